@@ -19,3 +19,49 @@ export {
   TERMINAL_JOB_STATUSES,
 } from "./job_status.ts";
 export type { EnqueueStage, JobStage, JobStatus } from "./job_status.ts";
+export {
+  assertJobOutcome,
+  assertProgress,
+  callOff,
+  complete,
+  continueAfter,
+  continueNow,
+  isJobCompletion,
+  isJobFailure,
+  isRetryableFailureKind,
+  JOB_FAILURE_KINDS,
+  JobFailure,
+  MAX_DELAY_MS,
+  MAX_FAILURE_CODE_BYTES,
+  MAX_FAILURE_MESSAGE_BYTES,
+  MAX_REASON_BYTES,
+  RETRYABLE_FAILURE_KINDS,
+  snooze,
+  storedFailure,
+} from "./job_outcome.ts";
+export type {
+  AttemptRecord,
+  CanceledOutcome,
+  CompletionMark,
+  CompletionOf,
+  CompletionOptions,
+  ContinuedOutcome,
+  FailedOutcome,
+  JobCompletion,
+  JobFailureKind,
+  JobFailureOptions,
+  JobLease,
+  JobOutcome,
+  JobProgress,
+  RetryNotBefore,
+  SnoozedOutcome,
+  SnoozeOptions,
+  StoredFailure,
+  SucceededOutcome,
+} from "./job_outcome.ts";
+export { assertJsonValue, decodeJson, encodeJson, isJsonValue, MAX_JSON_BYTES, MAX_JSON_DEPTH } from "./json.ts";
+export type { JsonOptions, JsonValue } from "./json.ts";
+export { boundedText, isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+export type { JobRequest, JobRequestOptions } from "./job_request.ts";
+export { JOB_EVENT_TYPES, REQUEUE_KINDS } from "./job_event.ts";
+export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
