@@ -1,0 +1,48 @@
+-- purpose: runledger.delete_finished_jobs, the only way out for jobs and their ledger
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+
+-- Deletes up to batch_limit finished jobs, oldest first, with their ledger, logs and dead letter, and returns how many.
+--
+-- A job with an idempotency key is kept unless expires_keys, since its key stands for ever; a replay is kept while the
+-- job that it replays is there, so that the replay key still finds it; a cancelled job is kept until the lease that it
+-- had has run out. Rows that somebody else has locked are left for the next batch.
+-- Locks: the jobs it deletes, skipping locked ones. Index: job_queue_finished_index.
+create function runledger.delete_finished_jobs(
+  statuses jsonb,
+  older_than interval,
+  batch_limit integer,
+  expires_keys boolean
+) returns integer
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+set runledger.retention = 'on'
+as $fn$
+  with finished as materialized (
+    select queue.id
+    from runledger.job_queue as queue
+    where (queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
+      and queue.finished_at < statement_timestamp() - older_than
+      and statuses ? queue.status
+      and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
+      and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
+    order by queue.finished_at
+    limit batch_limit
+    for update skip locked
+  ),
+  erased as (
+    delete from runledger.job_events as event
+    where event.job_id = any (array(select finished.id from finished))
+  ),
+  deleted as (
+    delete from runledger.job_queue as queue
+    where queue.id = any (array(select finished.id from finished))
+    returning queue.id
+  )
+  select count(*)::integer
+  from deleted
+$fn$;
+
+revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, boolean) from public;
