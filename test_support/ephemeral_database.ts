@@ -1,0 +1,169 @@
+/**
+ * A database for one test file, gone when the file is done.
+ *
+ * @module
+ */
+
+import { createHash, randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import postgres from "postgres";
+import { openTestServer } from "./test_server.ts";
+
+/** A connection as the user who may create databases. */
+type AdminSession = postgres.Sql;
+
+/** What {@linkcode createEphemeralDatabase} can be told. */
+export interface EphemeralDatabaseOptions {
+  /** Apply Runledger's migrations; false gives an empty database. @default true */
+  readonly migrated?: boolean;
+  /** The server to make it on. @default the test run's, see `openTestServer` */
+  readonly serverUrl?: string;
+}
+
+/** A database that no other test sees. */
+export interface EphemeralDatabase extends AsyncDisposable {
+  /** Connects to the database, as its owner. */
+  readonly url: string;
+  /** The database's name. */
+  readonly name: string;
+  /** The major version of the server, such as 18. */
+  readonly version: number;
+}
+
+/** Databases of tests that were killed are younger than this only if the test may still run. */
+const LEFTOVER_AGE_MS = 60 * 60 * 1000;
+
+/**
+ * Makes a database of its own for a test, in a few tens of milliseconds.
+ *
+ * Runledger's migrations run once per server and version of their text, into a template that every further database is a copy
+ * of; test files and processes share it. Disposing drops the database, and with it the connections that are still open.
+ *
+ * @param options Migrated or empty, and where.
+ * @returns The database. Use it with `await using`.
+ * @throws {Error} There is no server, or its user may not create databases.
+ */
+export async function createEphemeralDatabase(options: EphemeralDatabaseOptions = {}): Promise<EphemeralDatabase> {
+  const serverUrl = options.serverUrl ?? (await openTestServer()).url;
+  // The time in the name tells a later run which databases were left behind.
+  const name = `runledger_test_${Date.now().toString(36)}_${randomUUID().slice(0, 8)}`;
+  const version = await withAdminSession(serverUrl, async (admin) => {
+    if (options.migrated === false) await createDatabase(admin, name, "template0");
+    else await copyTemplate(admin, name, serverUrl);
+    const [row] = await admin<{ version: string }[]>`select current_setting('server_version_num') as version`;
+    return Math.floor(Number(row?.version) / 10_000);
+  });
+  const drop = () => withAdminSession(serverUrl, (admin) => dropDatabase(admin, name));
+  return { url: databaseUrl(serverUrl, name), name, version, [Symbol.asyncDispose]: drop };
+}
+
+/** A template may vanish between finding and copying it, when somebody changes the migrations meanwhile. */
+async function copyTemplate(admin: AdminSession, name: string, serverUrl: string): Promise<void> {
+  for (let tries = 1;; tries++) {
+    const template = await ensureTemplate(admin, serverUrl);
+    try {
+      return await createDatabase(admin, name, template);
+    } catch (error) {
+      if (!hasCode(error, "3D000") || tries === 3) throw error;
+    }
+  }
+}
+
+/** Finds the migrated template, or makes it while all others wait. It gets its name when it is finished, not before. */
+async function ensureTemplate(admin: AdminSession, serverUrl: string): Promise<string> {
+  const template = `runledger_template_${await migrationsKey()}`;
+  if (await databaseExists(admin, template)) return template;
+  await admin`select pg_advisory_lock(hashtext('runledger test template'))`;
+  try {
+    if (await databaseExists(admin, template)) return template;
+    await dropUnused(admin);
+    const draft = `${template}_draft`;
+    await createDatabase(admin, draft, "template0");
+    await applyMigrations(databaseUrl(serverUrl, draft));
+    await whenUnused(() => admin.unsafe(`alter database "${draft}" rename to "${template}"`));
+    return template;
+  } finally {
+    await admin`select pg_advisory_unlock(hashtext('runledger test template'))`;
+  }
+}
+
+/** Templates of other migrations, drafts whose maker died, and databases of tests that were killed. */
+async function dropUnused(admin: AdminSession): Promise<void> {
+  const rows = await admin<{ name: string }[]>`
+    select datname as name from pg_database where datname ~ '^runledger_(template|test)_'`;
+  for (const { name } of rows) {
+    const created = /^runledger_test_([0-9a-z]+)_/.exec(name)?.[1];
+    const inUse = created !== undefined && Date.now() - Number.parseInt(created, 36) < LEFTOVER_AGE_MS;
+    if (!inUse) await dropDatabase(admin, name);
+  }
+}
+
+/** What the template is made from: the migrations and the code that runs them, as the test run would load them. */
+async function migrationsKey(): Promise<string> {
+  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+  const hash = createHash("sha256");
+  for (const name of ["_migrations", "migrate"]) {
+    hash.update(await readFile(new URL(`../postgres/${name}.${extension}`, import.meta.url)));
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+async function applyMigrations(url: string): Promise<void> {
+  // Computed: a test that wants an empty database must run while the migrations do not even compile.
+  const specifier: string = "@runledger/postgres";
+  const { migrate } = await import(specifier) as { readonly migrate: (db: postgres.Sql) => Promise<unknown> };
+  await withAdminSession(url, migrate);
+}
+
+async function createDatabase(admin: AdminSession, name: string, template: string): Promise<void> {
+  try {
+    await whenUnused(() => admin.unsafe(`create database "${name}" template "${template}"`));
+  } catch (error) {
+    if (!hasCode(error, "42501")) throw error;
+    throw new Error("Tests make databases of their own: the user of the test server needs the CREATEDB privilege.", {
+      cause: error,
+    });
+  }
+}
+
+async function dropDatabase(admin: AdminSession, name: string): Promise<void> {
+  await admin.unsafe(`drop database if exists "${name}" with (force)`);
+}
+
+async function databaseExists(admin: AdminSession, name: string): Promise<boolean> {
+  return (await admin`select from pg_database where datname = ${name}`).length > 0;
+}
+
+/** A database cannot be copied or renamed while somebody is connected, and a session that was closed takes a moment to end. */
+async function whenUnused(statement: () => Promise<unknown>): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (true) {
+    try {
+      await statement();
+      return;
+    } catch (error) {
+      if (!hasCode(error, "55006") || Date.now() > deadline) throw error;
+      await delay(20);
+    }
+  }
+}
+
+async function withAdminSession<T>(url: string, work: (admin: AdminSession) => Promise<T>): Promise<T> {
+  const admin = postgres(url, { max: 1, onnotice: () => {} });
+  try {
+    return await work(admin);
+  } finally {
+    await admin.end({ timeout: 5 });
+  }
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof postgres.PostgresError && error.code === code;
+}
+
+function databaseUrl(serverUrl: string, name: string): string {
+  const url = new URL(serverUrl);
+  url.pathname = `/${name}`;
+  return url.href;
+}
