@@ -65,3 +65,14 @@ export { boundedText, isBlankText, isStorableText, utf8Length } from "./stored_t
 export type { JobRequest, JobRequestOptions } from "./job_request.ts";
 export { JOB_EVENT_TYPES, REQUEUE_KINDS } from "./job_event.ts";
 export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
+export { isUuid, jobIdJitter, newId, uuidTimestamp } from "./id.ts";
+export { assertRetryPolicy, defaultRetryDelayMs, retryDelayMs } from "./retry_policy.ts";
+export type {
+  DefaultRetryPolicy,
+  ExponentialRetryPolicy,
+  FixedRetryPolicy,
+  ListedRetryPolicy,
+  RetryDelayByCode,
+  RetryPolicy,
+  RetrySituation,
+} from "./retry_policy.ts";

@@ -77,7 +77,7 @@ export function isBlankText(text: string): boolean {
 
 /**
  * Makes a text fit for storing: replaces U+0000 and lone surrogates by U+FFFD and cuts it, between two characters, to a
- * number of bytes. Its cost is bounded by `maxBytes`, however long the text is.
+ * number of bytes. Text behind that is not read.
  *
  * @param text Any string, such as the message of an unknown error.
  * @param maxBytes The most bytes of UTF-8 that the result may take.
