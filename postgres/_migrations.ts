@@ -1,0 +1,619 @@
+/**
+ * Generated from `migrations/` by `deno task migrations:embed`. Do not edit.
+ *
+ * @module
+ */
+
+/** One migration file. */
+export interface Migration {
+  /** The number at the start of the file's name. */
+  readonly version: number;
+  /** The rest of the file's name. */
+  readonly name: string;
+  /** The file's text. */
+  readonly sql: string;
+}
+
+/** Every migration, in version order. */
+export const MIGRATIONS: readonly Migration[] = [
+  {
+    version: 1,
+    name: "jobs",
+    sql: `-- purpose: job definitions, the queue, its append-only ledger, dead letters, logs, runtime configs
+-- locks: none on existing tables (creates only)
+-- rewrites: nothing
+-- breaking: no
+--
+-- One job is one row of runledger.job_queue, the projection of the present, and one row of runledger.job_events for
+-- everything that ever happened to it, keyed (job_id, seq) without gaps. Both are written by the same statement.
+-- enqueue -> PENDING -> claim -> LEASED -> settle -> SUCCEEDED, or PENDING again, or DEAD_LETTERED, or CANCELED.
+
+-- Makes a UUIDv7 where SQL itself must make an id: by the server's own function where it has one (18), else from the
+-- clock in milliseconds and 74 random bits.
+do $do$
+begin
+  if to_regprocedure('pg_catalog.uuidv7()') is not null then
+    execute $fn$
+      create function runledger.new_id() returns uuid
+      language sql volatile parallel safe
+      return pg_catalog.uuidv7()
+    $fn$;
+  else
+    execute $fn$
+      create function runledger.new_id() returns uuid
+      language sql volatile parallel safe
+      return (
+        lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+        || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14, 19)
+      )::uuid
+    $fn$;
+  end if;
+end
+$do$;
+
+create table runledger.job_definitions (
+  job_type text not null,
+  version integer not null default 1,
+  max_attempts integer not null default 3,
+  timeout_seconds integer not null default 300,
+  priority integer not null default 0,
+  is_enabled boolean not null default true,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint job_definitions_pkey primary key (job_type),
+  constraint job_definitions_job_type_check check (job_type ~ '\\S' and octet_length(job_type) <= 255),
+  constraint job_definitions_version_check check (version > 0),
+  constraint job_definitions_max_attempts_check check (max_attempts > 0),
+  constraint job_definitions_timeout_seconds_check check (timeout_seconds > 0)
+);
+
+create table runledger.job_queue (
+  id uuid not null,
+  job_type text not null,
+  organization_id uuid,
+  status text not null default 'PENDING',
+  stage text not null default 'queued',
+  priority integer not null,
+  next_run_at timestamptz not null,
+  run_number integer not null default 1,
+  attempt integer not null default 0,
+  max_attempts integer not null,
+  timeout_seconds integer not null,
+  event_seq integer not null default 1,
+  lease_token uuid,
+  lease_expires_at timestamptz,
+  last_heartbeat_at timestamptz,
+  started_at timestamptz,
+  finished_at timestamptz,
+  created_at timestamptz not null default clock_timestamp(),
+  progress_done bigint,
+  progress_total bigint,
+  replay_of_job_id uuid,
+  replay_of_run_number integer,
+  worker_id text,
+  idempotency_key text,
+  replay_key text,
+  status_reason text,
+  last_error_code text,
+  last_error_message text,
+  payload jsonb not null,
+  checkpoint jsonb,
+  output jsonb,
+  enqueue_request jsonb,
+  constraint job_queue_pkey primary key (id),
+  constraint job_queue_status_check
+    check (status in ('PENDING', 'LEASED', 'SUCCEEDED', 'DEAD_LETTERED', 'CANCELED')),
+  constraint job_queue_stage_check check (stage in ('queued', 'scheduled', 'running', 'completed')),
+  -- Who waits is queued or scheduled, who is leased runs, who succeeded is completed.
+  constraint job_queue_stage_of_status_check check (
+    case status
+      when 'PENDING' then stage in ('queued', 'scheduled')
+      when 'LEASED' then stage = 'running'
+      when 'SUCCEEDED' then stage = 'completed'
+      else stage <> 'completed'
+    end
+  ),
+  -- A lease is whole or absent. A cancelled job may keep the expiry of the lease it had, as a quiescence mark.
+  constraint job_queue_lease_check check (
+    case
+      when status = 'LEASED' then
+        lease_token is not null and lease_expires_at is not null and worker_id is not null and attempt > 0
+        and started_at is not null
+      else lease_token is null and worker_id is null and (lease_expires_at is null or status = 'CANCELED')
+    end
+  ),
+  constraint job_queue_finished_check
+    check ((finished_at is not null) = (status in ('SUCCEEDED', 'DEAD_LETTERED', 'CANCELED'))),
+  constraint job_queue_output_check check (output is null or status = 'SUCCEEDED'),
+  constraint job_queue_counters_check check (
+    run_number > 0 and attempt >= 0 and attempt <= max_attempts and timeout_seconds > 0 and event_seq > 0
+  ),
+  constraint job_queue_progress_check check (
+    coalesce(progress_done, 0) >= 0 and coalesce(progress_total, 0) >= 0
+    and (progress_done <= progress_total or progress_done is null or progress_total is null)
+  ),
+  -- A keyed job always has the canonical request that its key stands for.
+  constraint job_queue_idempotency_check check (
+    idempotency_key is null
+    or (enqueue_request is not null and idempotency_key ~ '\\S' and octet_length(idempotency_key) <= 512)
+  ),
+  constraint job_queue_replay_check check (
+    (replay_of_job_id is null) = (replay_key is null) and (replay_of_job_id is null) = (replay_of_run_number is null)
+    and replay_of_job_id <> id
+  )
+)
+-- A job's row is rewritten two times in its life and then never again: vacuum early and often, by dead rows alone.
+with (
+  autovacuum_vacuum_scale_factor = 0.02,
+  autovacuum_vacuum_threshold = 1000,
+  autovacuum_analyze_scale_factor = 0.05,
+  autovacuum_vacuum_cost_delay = 0
+);
+
+-- A claim reads the due jobs of each (type, priority) in order from here; finished jobs are not in it.
+create index job_queue_claim_index on runledger.job_queue (job_type, priority desc, next_run_at, id)
+where status = 'PENDING';
+
+create index job_queue_lease_index on runledger.job_queue (lease_expires_at)
+where status = 'LEASED';
+
+-- Retention walks finished jobs from the oldest; those whose idempotency key must live on do not lie in its way.
+create index job_queue_finished_index on runledger.job_queue ((idempotency_key is null), finished_at)
+where finished_at is not null;
+
+create unique index job_queue_idempotency_unique
+on runledger.job_queue (job_type, organization_id, idempotency_key) nulls not distinct
+where idempotency_key is not null;
+
+create unique index job_queue_replay_unique
+on runledger.job_queue (replay_of_job_id, replay_of_run_number, replay_key)
+where replay_of_job_id is not null;
+
+-- The state machine of core/job_status.ts. An AFTER trigger whose WHEN clause is false costs nothing measurable.
+create function runledger.refuse_job_transition() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  raise exception using
+    errcode = '23514', constraint = 'job_queue_transition_check', schema = 'runledger', table = 'job_queue',
+    message = format('job status cannot change from %s to %s', old.status, new.status);
+end
+$fn$;
+
+create trigger job_queue_transition_check
+after update of status on runledger.job_queue
+for each row
+when (
+  old.status <> new.status
+  and (old.status, new.status) not in (
+    ('PENDING', 'LEASED'), ('PENDING', 'CANCELED'),
+    ('LEASED', 'PENDING'), ('LEASED', 'SUCCEEDED'), ('LEASED', 'DEAD_LETTERED'), ('LEASED', 'CANCELED'),
+    ('DEAD_LETTERED', 'PENDING'), ('CANCELED', 'PENDING')
+  )
+)
+execute function runledger.refuse_job_transition();
+
+-- The ledger. It has no foreign key to job_queue: the check would read the job's row once more for each event, and the
+-- only writers are statements that insert or update that row themselves. run_number and attempt name the run and the
+-- attempt that the event belongs to; posted_xid lets a reader follow the ledger without gaps.
+create table runledger.job_events (
+  job_id uuid not null,
+  seq integer not null,
+  run_number integer not null,
+  attempt integer,
+  event_type text not null,
+  stage text,
+  occurred_at timestamptz not null default clock_timestamp(),
+  posted_xid xid8 not null default pg_current_xact_id(),
+  progress_done bigint,
+  progress_total bigint,
+  payload jsonb,
+  constraint job_events_pkey primary key (job_id, seq),
+  constraint job_events_event_type_check check (
+    event_type in (
+      'ENQUEUED', 'LEASED', 'HEARTBEAT', 'PROGRESS', 'STAGE_CHANGED', 'SUCCEEDED', 'FAILED', 'RETRY_SCHEDULED',
+      'DEAD_LETTERED', 'CANCELED', 'REQUEUED'
+    )
+  ),
+  constraint job_events_counters_check check (seq > 0 and run_number > 0 and attempt > 0)
+)
+with (autovacuum_vacuum_insert_scale_factor = 0.1);
+
+-- Append-only for everybody, the owner included: only runledger.delete_finished_jobs may remove rows, together with
+-- their job. Statement triggers cost an insert nothing.
+create function runledger.refuse_ledger_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  if tg_op = 'DELETE' and current_setting('runledger.retention', true) = 'on' then
+    return null;
+  end if;
+  raise exception using
+    errcode = '42501', message = format('runledger.job_events is append-only: %s refused', tg_op);
+end
+$fn$;
+
+create trigger job_events_append_only
+before update or delete or truncate on runledger.job_events
+for each statement
+execute function runledger.refuse_ledger_change();
+
+create table runledger.job_dead_letters (
+  job_id uuid not null,
+  job_type text not null,
+  organization_id uuid,
+  run_number integer not null,
+  attempt integer not null,
+  failure_kind text not null,
+  reason text not null,
+  error_code text not null,
+  error_message text not null,
+  failed_at timestamptz not null,
+  payload_snapshot jsonb not null,
+  checkpoint_snapshot jsonb,
+  constraint job_dead_letters_pkey primary key (job_id),
+  constraint job_dead_letters_job_fkey foreign key (job_id) references runledger.job_queue (id) on delete cascade,
+  constraint job_dead_letters_failure_kind_check
+    check (failure_kind in ('RETRYABLE', 'TERMINAL', 'PANICKED', 'TIMEOUT', 'LEASE_EXPIRED')),
+  constraint job_dead_letters_reason_check
+    check (reason in ('FAILURE_KIND_NON_RETRYABLE', 'ATTEMPTS_EXHAUSTED', 'LEASE_EXPIRED'))
+);
+
+create index job_dead_letters_failed_at_index on runledger.job_dead_letters (failed_at desc, job_id desc);
+
+create table runledger.job_logs (
+  id bigint generated always as identity,
+  job_id uuid not null,
+  run_number integer not null,
+  attempt integer not null,
+  level text not null,
+  message text not null,
+  payload jsonb,
+  occurred_at timestamptz not null default clock_timestamp(),
+  constraint job_logs_pkey primary key (id),
+  constraint job_logs_job_fkey foreign key (job_id) references runledger.job_queue (id) on delete cascade,
+  constraint job_logs_level_check check (level in ('debug', 'info', 'warn', 'error')),
+  constraint job_logs_message_check check (message ~ '\\S')
+);
+
+create index job_logs_job_index on runledger.job_logs (job_id, id);
+
+create table runledger.job_runtime_configs (
+  job_type text not null,
+  schema_version integer not null,
+  config jsonb not null,
+  updated_by_user_id uuid,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint job_runtime_configs_pkey primary key (job_type),
+  constraint job_runtime_configs_job_type_fkey
+    foreign key (job_type) references runledger.job_definitions (job_type) on delete cascade,
+  constraint job_runtime_configs_schema_version_check check (schema_version > 0),
+  constraint job_runtime_configs_config_check check (jsonb_typeof(config) = 'object')
+);
+
+-- The attempts of a job, read from the ledger: a claim opens one; success, failure, cancellation or continuation closes
+-- it. A claim that was handed back unstarted, or snoozed, is no attempt.
+create view runledger.job_attempts as
+select
+  leased.job_id,
+  leased.run_number,
+  leased.attempt,
+  leased.payload ->> 'worker_id' as worker_id,
+  leased.occurred_at as leased_at,
+  closed.occurred_at as finished_at,
+  closed.event_type as closed_by,
+  closed.payload ->> 'kind' as outcome,
+  closed.payload ->> 'error_code' as error_code,
+  closed.payload ->> 'error_message' as error_message,
+  (retried.payload ->> 'retry_delay_ms')::bigint as retry_delay_ms,
+  (retried.payload ->> 'next_run_at')::timestamptz as next_run_at
+from runledger.job_events as leased
+left join lateral (
+  select event.seq, event.event_type, event.occurred_at, event.payload
+  from runledger.job_events as event
+  where event.job_id = leased.job_id
+    and event.seq > leased.seq
+    and event.event_type in ('SUCCEEDED', 'FAILED', 'CANCELED', 'REQUEUED')
+  order by event.seq
+  limit 1
+) as closed on true
+left join runledger.job_events as retried
+  on retried.job_id = leased.job_id and retried.seq = closed.seq + 1 and retried.event_type = 'RETRY_SCHEDULED'
+where leased.event_type = 'LEASED'
+  and (
+    closed.event_type is distinct from 'REQUEUED'
+    or closed.payload ->> 'requeue_kind' not in ('UNSTARTED_RELEASE', 'SNOOZE')
+  );
+`,
+  },
+  {
+    version: 2,
+    name: "enqueue",
+    sql: `-- purpose: runledger.enqueue_jobs, the one way in for jobs
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+--
+-- A function rather than a statement for two reasons. An idempotent enqueue that lost a race must look again with a new
+-- snapshot, and in READ COMMITTED each statement of a volatile function has one: the caller still pays one round trip.
+-- And it runs with its owner's rights, so that a role may be allowed to enqueue and to see nothing at all.
+
+-- Enqueues a batch, all or nothing.
+--
+-- requests: an array of {ord, id, job_type, payload, organization_id?, priority?, max_attempts?, timeout_seconds?,
+-- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition.
+-- Returns null when every request became a new job under the id it brought; {"existing": [{ord, job_id, status,
+-- run_number}]} for those that met an equal earlier request of their key; {"error": code, "details": {...}} when the
+-- batch was refused and nothing was written.
+-- Locks: new rows only. Two batches insert their keys in the same order, so they cannot deadlock.
+create function runledger.enqueue_jobs(requests jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  answer jsonb;
+  is_keyed boolean := requests @? '$[*] ? (@.idempotency_key != null)';
+begin
+  if not is_keyed then
+    with input as materialized (
+      select request.*
+      from jsonb_to_recordset(requests) as request (
+        id uuid, job_type text, payload jsonb, organization_id uuid, priority integer, max_attempts integer,
+        timeout_seconds integer, next_run_at timestamptz, stage text
+      )
+    ),
+    -- The distinct types are few: read each definition once, not once per request.
+    defined as materialized (
+      select definition.job_type, definition.priority, definition.max_attempts, definition.timeout_seconds
+      from runledger.job_definitions as definition
+      where definition.is_enabled
+        and definition.job_type = any (array(select distinct input.job_type from input))
+    ),
+    undefined as materialized (
+      select jsonb_agg(distinct input.job_type) as job_types
+      from input
+      where not exists (select from defined where defined.job_type = input.job_type)
+    ),
+    inserted as (
+      insert into runledger.job_queue (
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload
+      )
+      select
+        input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
+        coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
+        coalesce(input.max_attempts, defined.max_attempts),
+        coalesce(input.timeout_seconds, defined.timeout_seconds), input.payload
+      from input
+      join defined on defined.job_type = input.job_type
+      where (select undefined.job_types from undefined) is null
+      returning id, stage
+    ),
+    posted as (
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      from inserted
+    )
+    select jsonb_build_object(
+      'error', 'job.definition_not_found_or_disabled',
+      'details', jsonb_build_object('jobTypes', undefined.job_types)
+    )
+    into answer
+    from undefined
+    where undefined.job_types is not null;
+    return answer;
+  end if;
+
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    return '{"error": "job.enqueue_idempotency_unsupported_isolation"}';
+  end if;
+
+  -- A pass inserts what it sees no earlier job for. A key that was taken by a transaction it could not see yet is
+  -- neither inserted nor seen: the next pass sees it. Each further pass needs another rival, so a few are plenty.
+  for pass in 1..10 loop
+    with input as materialized (
+      select
+        request.*,
+        jsonb_build_object(
+          'payload', request.payload, 'priority', request.priority, 'max_attempts', request.max_attempts,
+          'timeout_seconds', request.timeout_seconds, 'next_run_at', request.next_run_at,
+          'stage', coalesce(request.stage, 'queued')
+        ) as enqueue_request
+      from jsonb_to_recordset(requests) as request (
+        ord integer, id uuid, job_type text, payload jsonb, organization_id uuid, priority integer,
+        max_attempts integer, timeout_seconds integer, next_run_at text, idempotency_key text, stage text
+      )
+    ),
+    -- Equal requests of one key collapse into the first of them.
+    led as materialized (
+      select
+        input.*,
+        case when input.idempotency_key is null then input.id else first_value(input.id) over key_order end as leader_id,
+        case
+          when input.idempotency_key is null then input.enqueue_request
+          else first_value(input.enqueue_request) over key_order
+        end as leader_request
+      from input
+      window key_order as (
+        partition by input.job_type, input.organization_id, input.idempotency_key order by input.ord
+      )
+    ),
+    -- Two branches, since "is not distinct from" cannot use the index.
+    existing as materialized (
+      select
+        led.ord, led.id = job.id as is_own, job.id, job.status, job.run_number, job.enqueue_request
+      from led
+      cross join lateral (
+        select queue.id, queue.status, queue.run_number, queue.enqueue_request
+        from runledger.job_queue as queue
+        where queue.job_type = led.job_type
+          and queue.organization_id = led.organization_id
+          and queue.idempotency_key = led.idempotency_key
+        union all
+        select queue.id, queue.status, queue.run_number, queue.enqueue_request
+        from runledger.job_queue as queue
+        where led.organization_id is null
+          and queue.job_type = led.job_type
+          and queue.organization_id is null
+          and queue.idempotency_key = led.idempotency_key
+      ) as job
+      where led.idempotency_key is not null
+    ),
+    compared as materialized (
+      select led.ord, led.enqueue_request as asked, coalesce(existing.enqueue_request, led.leader_request) as stands
+      from led
+      left join existing on existing.ord = led.ord
+    ),
+    differing as materialized (
+      select jsonb_agg(distinct field.key) as fields
+      from compared
+      cross join lateral jsonb_each(compared.asked) as field
+      where compared.asked <> compared.stands
+        and field.value is distinct from compared.stands -> field.key
+    ),
+    defined as materialized (
+      select definition.job_type, definition.priority, definition.max_attempts, definition.timeout_seconds
+      from runledger.job_definitions as definition
+      where definition.is_enabled
+        and definition.job_type = any (array(select distinct led.job_type from led))
+    ),
+    fresh as materialized (
+      select led.*
+      from led
+      where led.id = led.leader_id
+        and not exists (select from existing where existing.ord = led.ord)
+        -- After the first pass the unkeyed jobs of the batch are in.
+        and (pass = 1 or led.idempotency_key is not null)
+    ),
+    undefined as materialized (
+      select jsonb_agg(distinct fresh.job_type) as job_types
+      from fresh
+      where not exists (select from defined where defined.job_type = fresh.job_type)
+    ),
+    inserted as (
+      insert into runledger.job_queue (
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
+        idempotency_key, enqueue_request
+      )
+      select
+        fresh.id, fresh.job_type, fresh.organization_id, coalesce(fresh.stage, 'queued'),
+        coalesce(fresh.priority, defined.priority),
+        coalesce(fresh.next_run_at::timestamptz, clock_timestamp()),
+        coalesce(fresh.max_attempts, defined.max_attempts),
+        coalesce(fresh.timeout_seconds, defined.timeout_seconds), fresh.payload, fresh.idempotency_key,
+        case when fresh.idempotency_key is not null then fresh.enqueue_request end
+      from fresh
+      join defined on defined.job_type = fresh.job_type
+      where (select undefined.job_types from undefined) is null
+        and (select differing.fields from differing) is null
+      order by fresh.job_type, fresh.organization_id, fresh.idempotency_key, fresh.ord
+      on conflict (job_type, organization_id, idempotency_key) where idempotency_key is not null do nothing
+      returning id, stage
+    ),
+    posted as (
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      from inserted
+    )
+    select
+      case
+        when differing.fields is not null then
+          jsonb_build_object(
+            'error', 'job.idempotency_conflict', 'details', jsonb_build_object('fields', differing.fields)
+          )
+        when undefined.job_types is not null then
+          jsonb_build_object(
+            'error', 'job.definition_not_found_or_disabled',
+            'details', jsonb_build_object('jobTypes', undefined.job_types)
+          )
+        -- Some key was taken by a rival this pass could not see.
+        when (select count(*) from fresh) > (select count(*) from inserted) then '{"again": true}'
+        else (
+          select jsonb_build_object('existing', jsonb_agg(jsonb_build_object(
+            'ord', led.ord, 'job_id', coalesce(existing.id, led.leader_id),
+            'status', coalesce(existing.status, 'PENDING'), 'run_number', coalesce(existing.run_number, 1)
+          )))
+          from led
+          left join existing on existing.ord = led.ord
+          where led.id <> led.leader_id or not existing.is_own
+          having count(*) > 0
+        )
+      end
+    into answer
+    from differing, undefined;
+
+    if answer is null or answer ? 'existing' then
+      return answer;
+    elsif answer ? 'error' then
+      -- An earlier pass of a batch may have inserted: undo it with the caller's statement.
+      if pass > 1 and jsonb_array_length(requests) > 1 then
+        raise exception using
+          errcode = 'RL000', message = answer ->> 'error', detail = coalesce(answer ->> 'details', '{}');
+      end if;
+      return answer;
+    end if;
+  end loop;
+  raise exception using errcode = '40001', message = 'an idempotency key is being taken and freed without end';
+end
+$fn$;
+
+revoke all on function runledger.enqueue_jobs(jsonb) from public;
+`,
+  },
+  {
+    version: 3,
+    name: "retention",
+    sql: `-- purpose: runledger.delete_finished_jobs, the only way out for jobs and their ledger
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+
+-- Deletes up to batch_limit finished jobs, oldest first, with their ledger, logs and dead letter, and returns how many.
+--
+-- A job with an idempotency key is kept unless expires_keys, since its key stands for ever; a replay is kept while the
+-- job that it replays is there, so that the replay key still finds it; a cancelled job is kept until the lease that it
+-- had has run out. Rows that somebody else has locked are left for the next batch.
+-- Locks: the jobs it deletes, skipping locked ones. Index: job_queue_finished_index.
+create function runledger.delete_finished_jobs(
+  statuses jsonb,
+  older_than interval,
+  batch_limit integer,
+  expires_keys boolean
+) returns integer
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+set runledger.retention = 'on'
+as $fn$
+  with finished as materialized (
+    select queue.id
+    from runledger.job_queue as queue
+    where (queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
+      and queue.finished_at < statement_timestamp() - older_than
+      and statuses ? queue.status
+      and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
+      and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
+    order by queue.finished_at
+    limit batch_limit
+    for update skip locked
+  ),
+  erased as (
+    delete from runledger.job_events as event
+    where event.job_id = any (array(select finished.id from finished))
+  ),
+  deleted as (
+    delete from runledger.job_queue as queue
+    where queue.id = any (array(select finished.id from finished))
+    returning queue.id
+  )
+  select count(*)::integer
+  from deleted
+$fn$;
+
+revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, boolean) from public;
+`,
+  },
+];
