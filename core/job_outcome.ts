@@ -109,7 +109,7 @@ export class JobFailure extends Error {
   /** A stable string for code and alerts to branch on, such as `mail.rejected`. */
   readonly code: string;
   /** The earliest time of the next attempt, if one was asked for. */
-  readonly retryNotBefore?: RetryNotBefore;
+  declare readonly retryNotBefore?: RetryNotBefore;
 
   /**
    * Makes a failure of any kind. Prefer {@linkcode JobFailure.retryable} and {@linkcode JobFailure.terminal}.
@@ -282,16 +282,8 @@ export interface CanceledOutcome {
 /** How an attempt ended, in the form that settlement posts, fenced by a {@linkcode JobLease}. */
 export type JobOutcome = SucceededOutcome | FailedOutcome | ContinuedOutcome | SnoozedOutcome | CanceledOutcome;
 
-/** What may be kept beside a plain success or a continuation. */
-export interface CompletionOptions {
-  /** How much is done. Absent leaves it as stored. */
-  readonly progress?: JobProgress;
-  /** Where to go on: shown to the next attempt. Absent leaves it as stored. */
-  readonly checkpoint?: JsonValue;
-}
-
 /** What may be kept beside a snooze. */
-export interface SnoozeOptions extends CompletionOptions {
+export interface SnoozeOptions extends AttemptRecord {
   /** Why, for people; at most 8192 bytes. */
   readonly reason?: string;
 }
@@ -303,10 +295,10 @@ export interface SnoozeOptions extends CompletionOptions {
 export type JobCompletion<Output = unknown> =
   & CompletionMark
   & (
-    | CompletionOf<Omit<SucceededOutcome, "output"> & { readonly output?: Output }>
-    | CompletionOf<ContinuedOutcome>
-    | CompletionOf<SnoozedOutcome>
-    | CompletionOf<CanceledOutcome>
+    | (Omit<SucceededOutcome, "output"> & { readonly output?: Output })
+    | ContinuedOutcome
+    | SnoozedOutcome
+    | CanceledOutcome
   );
 
 /** What tells a {@linkcode JobCompletion} from a plain output, in types. */
@@ -314,9 +306,6 @@ export interface CompletionMark {
   /** At run time a registered symbol counts, which no JSON value can hold. */
   readonly "~runledger": "JobCompletion";
 }
-
-/** One way to complete, with the fields of the outcome that it becomes. */
-export type CompletionOf<Outcome extends { readonly kind: JobOutcome["kind"] }> = Readonly<Outcome>;
 
 /**
  * Ends the job well, like returning the output itself, and keeps progress or a checkpoint with it.
@@ -336,7 +325,7 @@ export type CompletionOf<Outcome extends { readonly kind: JobOutcome["kind"] }> 
  * assert(!isJobCompletion({ rows: 12 }));
  * ```
  */
-export function complete<Output = undefined>(output?: Output, options: CompletionOptions = {}): JobCompletion<Output> {
+export function complete<Output = undefined>(output?: Output, options: AttemptRecord = {}): JobCompletion<Output> {
   return mark({ kind: "succeeded", ...(output === undefined ? {} : { output }), ...kept(options) });
 }
 
@@ -355,7 +344,7 @@ export function complete<Output = undefined>(output?: Output, options: Completio
  * assert.equal(continueNow({ checkpoint: { afterId: 500 } }).kind, "continued");
  * ```
  */
-export function continueNow(options: CompletionOptions = {}): JobCompletion<never> {
+export function continueNow(options: AttemptRecord = {}): JobCompletion<never> {
   return mark({ kind: "continued", ...kept(options) });
 }
 
@@ -376,7 +365,7 @@ export function continueNow(options: CompletionOptions = {}): JobCompletion<neve
  * assert.throws(() => continueAfter(-1), { code: "job.invalid_outcome" });
  * ```
  */
-export function continueAfter(delayMs: number, options: CompletionOptions = {}): JobCompletion<never> {
+export function continueAfter(delayMs: number, options: AttemptRecord = {}): JobCompletion<never> {
   assertDelay(delayMs, "delayMs");
   return mark({ kind: "continued", delayMs, ...kept(options) });
 }
@@ -437,7 +426,7 @@ function mark<Fields>(fields: Fields): Fields & CompletionMark {
 }
 
 /** Keeps what was given: an absent field leaves the stored one as it is. */
-function kept(options: CompletionOptions): CompletionOptions {
+function kept(options: AttemptRecord): AttemptRecord {
   if (options.progress !== undefined) assertProgress(options.progress, "progress");
   return {
     ...(options.progress === undefined ? {} : { progress: options.progress }),

@@ -43,8 +43,6 @@ export type {
   AttemptRecord,
   CanceledOutcome,
   CompletionMark,
-  CompletionOf,
-  CompletionOptions,
   ContinuedOutcome,
   FailedOutcome,
   JobCompletion,
@@ -62,6 +60,7 @@ export type {
 export { assertJsonValue, decodeJson, encodeJson, isJsonValue, MAX_JSON_BYTES, MAX_JSON_DEPTH } from "./json.ts";
 export type { JsonOptions, JsonValue } from "./json.ts";
 export { boundedText, isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+export { assertJobRequest, MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
 export type { JobRequest, JobRequestOptions } from "./job_request.ts";
 export { JOB_EVENT_TYPES, REQUEUE_KINDS } from "./job_event.ts";
 export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
