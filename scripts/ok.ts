@@ -27,7 +27,7 @@ async function runGates(withTests: boolean): Promise<number> {
     { name: "layers", args: ["run", "--allow-all", "scripts/check_layers.ts"] },
     { name: "migrations", args: ["run", "--allow-read", "scripts/embed_migrations.ts", "--check"] },
     { name: "publish", args: ["publish", "--dry-run", "--allow-dirty"] },
-    ...(withTests ? [{ name: "tests", args: ["run", "--allow-all", "scripts/test.ts"] }] : []),
+    ...(withTests ? [{ name: "tests", args: ["run", "--allow-all", "scripts/run_tests.ts"] }] : []),
   ];
   let failures = 0;
   for (const { name, args } of gates) {

@@ -12,6 +12,8 @@ export class EmbeddedPostgresError extends Error {
   override readonly name: string = "EmbeddedPostgresError";
 
   /**
+   * Says what is wrong, and adds the ways that are left.
+   *
    * @param problem What is wrong, as a sentence.
    * @param options The cause, when something was caught.
    */
