@@ -8,7 +8,7 @@ import { RunledgerError } from "./errors.ts";
 import type { RunledgerErrorCode } from "./error_catalogue.ts";
 import { assertJsonValue } from "./json.ts";
 import type { JsonValue } from "./json.ts";
-import { boundedText, isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+import { boundedText, isBlankText, isStorableText, nameProblem, utf8Length } from "./stored_text.ts";
 
 /** The longest delay that may be asked for, in milliseconds: ten years of 365 days. */
 export const MAX_DELAY_MS = 315_360_000_000;
@@ -529,8 +529,8 @@ function assertFailureKind(kind: JobFailureKind, field: string): void {
 }
 
 function assertFailureCode(code: string, field: string): void {
-  assertBoundedText(code, field, MAX_FAILURE_CODE_BYTES);
-  if (isBlankText(code)) refuse(field, "must not be blank");
+  const problem = nameProblem(code, MAX_FAILURE_CODE_BYTES);
+  if (problem !== undefined) refuse(field, problem);
 }
 
 function assertReason(reason: string | undefined): void {

@@ -9,7 +9,7 @@ import { isUuid } from "./id.ts";
 import { ENQUEUE_STAGES } from "./job_status.ts";
 import type { EnqueueStage } from "./job_status.ts";
 import type { JsonValue } from "./json.ts";
-import { isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+import { nameProblem } from "./stored_text.ts";
 
 /** The most bytes of UTF-8 that a job type takes. */
 export const MAX_JOB_TYPE_BYTES = 255;
@@ -110,13 +110,8 @@ export function assertJobRequest(request: JobRequest): void {
 }
 
 function assertName(name: string, field: string, maxBytes: number): void {
-  if (typeof name !== "string") refuse(field, "must be a string");
-  if (isBlankText(name)) refuse(field, "must not be blank");
-  if (!isStorableText(name)) refuse(field, "must not hold U+0000 or a lone surrogate");
-  // A unit takes at most three bytes, so most names need no counting.
-  if (name.length * 3 > maxBytes && utf8Length(name) > maxBytes) {
-    refuse(field, `must take at most ${maxBytes} bytes of UTF-8`);
-  }
+  const problem = nameProblem(name, maxBytes);
+  if (problem !== undefined) refuse(field, problem);
 }
 
 function assertPositive(value: number, field: string): void {

@@ -322,8 +322,13 @@ function tagOf(value: object): string {
   return Object.prototype.toString.call(value).slice(8, -1);
 }
 
-/** Long keys are cut: a path is for people. */
-function keyPath(key: string): string {
+/**
+ * Writes one key as the next part of a path such as `$.items[3].name`. Long keys are cut: a path is for people.
+ *
+ * @param key The key of a property.
+ * @returns `.name`, or `["odd name"]` unless the key is an identifier.
+ */
+export function keyPath(key: string): string {
   if (/^[A-Za-z_$][\w$]{0,63}$/.test(key)) return `.${key}`;
   return `[${JSON.stringify(key.length > 64 ? `${key.slice(0, 64)}…` : key)}]`;
 }

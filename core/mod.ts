@@ -59,7 +59,7 @@ export type {
 } from "./job_outcome.ts";
 export { assertJsonValue, decodeJson, encodeJson, isJsonValue, MAX_JSON_BYTES, MAX_JSON_DEPTH } from "./json.ts";
 export type { JsonOptions, JsonValue } from "./json.ts";
-export { boundedText, isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+export { boundedText, isBlankText, isStorableText, nameProblem, utf8Length } from "./stored_text.ts";
 export { assertJobRequest, MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
 export type { JobRequest, JobRequestOptions } from "./job_request.ts";
 export { JOB_EVENT_TYPES, REQUEUE_KINDS } from "./job_event.ts";
@@ -75,3 +75,21 @@ export type {
   RetryPolicy,
   RetrySituation,
 } from "./retry_policy.ts";
+export {
+  DEFAULT_DEFINITION_VERSION,
+  DEFAULT_MAX_ATTEMPTS,
+  DEFAULT_PRIORITY,
+  DEFAULT_TIMEOUT_SECONDS,
+  defineJob,
+} from "./job_definition.ts";
+export type {
+  AnyJobDefinition,
+  JobDefinition,
+  JobDefinitionSpec,
+  OutputOf,
+  PayloadOf,
+  StandardSchema,
+  StandardSchemaIssue,
+  StandardSchemaProps,
+  StandardSchemaResult,
+} from "./job_definition.ts";

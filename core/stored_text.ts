@@ -76,6 +76,31 @@ export function isBlankText(text: string): boolean {
 }
 
 /**
+ * Says what keeps a value from being the name of something, such as a job type or a key.
+ *
+ * @param name Anything.
+ * @param maxBytes The most bytes of UTF-8 that it may take.
+ * @returns The end of a sentence that begins with the field, or undefined when it can be a name.
+ *
+ * @example
+ * ```ts
+ * import { nameProblem } from "@runledger/core";
+ * import assert from "node:assert/strict";
+ *
+ * assert.equal(nameProblem(" ", 255), "must not be blank");
+ * assert.equal(nameProblem("email.send", 255), undefined);
+ * ```
+ */
+export function nameProblem(name: unknown, maxBytes: number): string | undefined {
+  if (typeof name !== "string") return "must be a string";
+  if (isBlankText(name)) return "must not be blank";
+  if (!isStorableText(name)) return "must not hold U+0000 or a lone surrogate";
+  // A unit takes at most three bytes, so most names need no counting.
+  if (name.length * 3 > maxBytes && utf8Length(name) > maxBytes) return `must take at most ${maxBytes} bytes of UTF-8`;
+  return undefined;
+}
+
+/**
  * Makes a text fit for storing: replaces U+0000 and lone surrogates by U+FFFD and cuts it, between two characters, to a
  * number of bytes. Text behind that is not read.
  *
