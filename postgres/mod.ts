@@ -20,3 +20,7 @@ export type {
   StatementValue,
   TransactionRunner,
 } from "./queryable.ts";
+
+// The schema
+export { ensureSchemaCompatible, migrate } from "./migrate.ts";
+export type { MigrateOptions, MigrateResult } from "./migrate.ts";
