@@ -24,3 +24,57 @@ export type {
 // The schema
 export { ensureSchemaCompatible, migrate } from "./migrate.ts";
 export type { MigrateOptions, MigrateResult } from "./migrate.ts";
+
+// Enqueue
+export { enqueueJob, enqueueJobs, MAX_ENQUEUE_BATCH } from "./job_enqueue.ts";
+export type { EnqueuedJob } from "./job_enqueue.ts";
+
+// Claim, hold, settle
+export { claimJobs, MAX_LEASE_MS } from "./job_claim.ts";
+export type { ClaimedJob, ClaimJobsOptions } from "./job_claim.ts";
+export { heartbeatJobs, recordJobProgress, releaseJobs } from "./job_lease.ts";
+export type { HeartbeatOptions, HeartbeatResult, HeartbeatState, JobProgressUpdate } from "./job_lease.ts";
+export { MAX_SETTLE_BATCH, settleJob, settleJobs } from "./job_settlement.ts";
+export type { JobSettlement, SettledJob } from "./job_settlement.ts";
+export { appendJobLogs, JOB_LOG_LEVELS, listJobLogs, MAX_LOG_MESSAGE_BYTES } from "./job_logs.ts";
+export type { JobLog, JobLogEntry, JobLogLevel, ListJobLogsOptions } from "./job_logs.ts";
+
+// Recover and call off
+export { reapExpiredLeases } from "./job_reap.ts";
+export type { ReapedJob, ReapOptions } from "./job_reap.ts";
+export { cancelJob } from "./job_cancel.ts";
+export type { CanceledJob, CancelJobOptions } from "./job_cancel.ts";
+export { replayJob, requeueDeadLetters, requeueJob } from "./job_requeue.ts";
+export type {
+  ReplayedJob,
+  ReplayJobOptions,
+  RequeueDeadLettersOptions,
+  RequeueJobOptions,
+  RequeueResult,
+} from "./job_requeue.ts";
+export { deleteFinishedJobs } from "./job_retention.ts";
+export type { DeleteFinishedJobsOptions } from "./job_retention.ts";
+export type { OperatorNote } from "./operator_note.ts";
+
+// Definitions and configs
+export { listJobDefinitions, setJobDefinitionEnabled, upsertJobDefinitions } from "./job_definitions.ts";
+export type { JobDefinitionSettings, StoredJobDefinition } from "./job_definitions.ts";
+export {
+  getJobRuntimeConfig,
+  getRequiredJobRuntimeConfig,
+  listJobRuntimeConfigs,
+  upsertJobRuntimeConfig,
+} from "./job_runtime_configs.ts";
+export type { JobRuntimeConfig, JobRuntimeConfigInput, JobRuntimeConfigValue } from "./job_runtime_configs.ts";
+
+// Read
+export { getJob, listDeadLetters, listJobAttempts, listJobEvents } from "./job_queries.ts";
+export type {
+  DeadLetter,
+  DeadLetterPage,
+  Job,
+  JobAttempt,
+  JobPageOptions,
+  ListDeadLettersOptions,
+} from "./job_queries.ts";
+export type { Scope } from "./scope.ts";

@@ -1,0 +1,226 @@
+/**
+ * Claiming: a worker takes due jobs and a lease on each.
+ *
+ * @module
+ */
+
+import { RunledgerError } from "@runledger/core";
+import type { JobLease, JsonValue } from "@runledger/core";
+import {
+  present,
+  readInteger,
+  readJson,
+  readOptionalInteger,
+  readOptionalJson,
+  readOptionalText,
+  readText,
+} from "./_rows.ts";
+import { runStatement } from "./queryable.ts";
+import type { Queryable, Row } from "./queryable.ts";
+
+/** Which jobs to claim, how many, for whom and for how long. */
+export interface ClaimJobsOptions {
+  /** The job types that the worker has handlers for. An empty list claims nothing. */
+  readonly jobTypes: readonly string[];
+  /** Who claims: shown to operators. Not blank, at most 255 bytes. */
+  readonly workerId: string;
+  /** How many jobs at most, 1 to 1000. */
+  readonly limit: number;
+  /** How long the lease lasts, in milliseconds by the database's clock, 1 to 86,400,000. @default {60000} */
+  readonly leaseMs?: number;
+}
+
+/** A job that is leased to the caller, with everything its handler needs. */
+export interface ClaimedJob extends JobLease {
+  /** Its type. */
+  readonly jobType: string;
+  /** Whose job it is; absent for a job of no organization. */
+  readonly organizationId?: string;
+  /** How urgent it is; higher goes first. */
+  readonly priority: number;
+  /** How many attempts a run may take. */
+  readonly maxAttempts: number;
+  /** How long an attempt may take, in seconds. */
+  readonly timeoutSeconds: number;
+  /** What was enqueued. */
+  readonly payload: JsonValue;
+  /** What an earlier attempt or run left for this one, if anything. */
+  readonly checkpoint?: JsonValue;
+  /** Units that earlier attempts reported as done, if any. */
+  readonly progressDone?: number;
+  /** Units in all, if an earlier attempt reported them. */
+  readonly progressTotal?: number;
+}
+
+/** The longest lease, in milliseconds: a day. */
+export const MAX_LEASE_MS = 86_400_000;
+
+/** How many candidates beyond the limit a claim looks at, in case rivals hold the first ones. */
+const SPARE_CANDIDATES = 64;
+
+// locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody.
+// index: job_queue_claim_index, entered once for each (type, priority) that has a pending job.
+// no row with a job: nothing is due, or rivals hold all of it.
+//
+// heads hops along the index from one (type, priority) to the next, so that neither finished jobs, nor jobs of other
+// types, nor a million jobs scheduled for next year are ever read. candidates merges the due ones of each into one
+// order, starting at the head and so behind the dead index entries of jobs that were claimed before. due locks them one
+// by one and stops at the limit; by ctid, since the row was just read there (0.7 of the time that going by id takes).
+const CLAIM = `
+with recursive wanted as (
+  select wanted.job_type
+  from jsonb_array_elements_text($1::text::jsonb) as wanted (job_type)
+),
+heads as (
+  select head.job_type, head.priority, head.next_run_at
+  from wanted
+  cross join lateral (
+    select queue.job_type, queue.priority, queue.next_run_at
+    from runledger.job_queue as queue
+    where queue.job_type = wanted.job_type
+      and queue.status = 'PENDING'
+    order by queue.priority desc, queue.next_run_at, queue.id
+    limit 1
+  ) as head
+  union all
+  select head.job_type, head.priority, head.next_run_at
+  from heads
+  cross join lateral (
+    select queue.job_type, queue.priority, queue.next_run_at
+    from runledger.job_queue as queue
+    where queue.job_type = heads.job_type
+      and queue.status = 'PENDING'
+      and queue.priority < heads.priority
+    order by queue.priority desc, queue.next_run_at, queue.id
+    limit 1
+  ) as head
+),
+candidates as materialized (
+  select candidate.ctid
+  from heads
+  cross join lateral (
+    select queue.ctid, queue.id, queue.priority, queue.next_run_at
+    from runledger.job_queue as queue
+    where queue.job_type = heads.job_type
+      and queue.priority = heads.priority
+      and queue.status = 'PENDING'
+      and queue.next_run_at >= heads.next_run_at
+      and queue.next_run_at <= statement_timestamp()
+    order by queue.next_run_at, queue.id
+    limit $2::integer + ${SPARE_CANDIDATES}
+  ) as candidate
+  where heads.next_run_at <= statement_timestamp()
+  order by candidate.priority desc, candidate.next_run_at, candidate.id
+  limit $2::integer + ${SPARE_CANDIDATES}
+),
+due as materialized (
+  select locked.ctid
+  from candidates
+  cross join lateral (
+    select queue.ctid
+    from runledger.job_queue as queue
+    where queue.ctid = candidates.ctid
+      and queue.status = 'PENDING'
+      and queue.next_run_at <= statement_timestamp()
+    for update skip locked
+  ) as locked
+  limit $2::integer
+),
+claimed as (
+  update runledger.job_queue as queue
+  set status = 'LEASED',
+    stage = 'running',
+    attempt = queue.attempt + 1,
+    event_seq = queue.event_seq + 1,
+    worker_id = $3::text,
+    lease_token = gen_random_uuid(),
+    lease_expires_at = clock_timestamp() + $4::integer * interval '1 millisecond',
+    last_heartbeat_at = clock_timestamp(),
+    started_at = coalesce(queue.started_at, clock_timestamp())
+  where queue.ctid = any (array(select due.ctid from due))
+  returning
+    queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number, queue.attempt,
+    queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.lease_token, queue.payload, queue.checkpoint,
+    queue.progress_done, queue.progress_total
+),
+posted as (
+  insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
+  select
+    claimed.id, claimed.event_seq, claimed.run_number, claimed.attempt, 'LEASED', 'running',
+    (select jsonb_build_object('worker_id', $3::text, 'lease_ms', $4::integer))
+  from claimed
+)
+select
+  seen.candidate_count, claimed.id as job_id, claimed.job_type, claimed.organization_id, claimed.priority,
+  claimed.run_number, claimed.attempt, claimed.max_attempts, claimed.timeout_seconds, claimed.lease_token,
+  claimed.payload::text as payload, claimed.checkpoint::text as checkpoint,
+  claimed.progress_done::text as progress_done, claimed.progress_total::text as progress_total
+from (select count(*)::integer as candidate_count from candidates) as seen
+left join claimed on true
+order by claimed.priority desc, claimed.next_run_at, claimed.id
+`;
+
+/**
+ * Claims up to `limit` due jobs and starts a lease on each.
+ *
+ * Jobs are taken by priority, highest first, then by due time, then by id. Each claim counts as an attempt and posts a
+ * LEASED event. Any number of processes may claim at once: each job goes to one of them, and none waits for another. One
+ * statement; in a transaction the leases begin to run at once, so commit soon. A crash after it costs the attempt: the
+ * reaper finds the job when its lease has expired.
+ *
+ * @param db A pool, client or open transaction.
+ * @param options Which jobs, how many, for whom and for how long.
+ * @returns The claimed jobs in claim order, possibly none.
+ * @throws {RunledgerError} `job.invalid_lease_duration`; `job.invalid_request` for a blank worker id; `db.*` codes.
+ * @throws {RangeError} If `limit` is not an integer from 1 to 1000.
+ */
+export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promise<readonly ClaimedJob[]> {
+  const { jobTypes, workerId, limit, leaseMs = 60_000 } = options;
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
+    throw new RangeError(`Cannot claim '${limit}' jobs: the limit must be an integer from 1 to 1000`);
+  }
+  assertLeaseMs(leaseMs);
+  if (typeof workerId !== "string" || workerId.trim() === "" || workerId.length > 255) {
+    throw new RunledgerError("job.invalid_request", {
+      message: "A worker id must not be blank and has at most 255 characters.",
+      details: { field: "workerId" },
+    });
+  }
+  const types = [...new Set(jobTypes)];
+  if (types.length === 0) return [];
+  const claimed: ClaimedJob[] = [];
+  // Once is the rule. When rivals hold every candidate that was looked at, there may be more behind them.
+  for (let tries = 0; tries < 4; tries++) {
+    const wanted = limit - claimed.length;
+    const rows = await runStatement(db, CLAIM, [JSON.stringify(types), wanted, workerId, leaseMs], { write: true });
+    for (const row of rows) if (row["job_id"] !== null) claimed.push(decodeClaimedJob(row));
+    const seen = rows[0] === undefined ? 0 : readInteger(rows[0], "candidate_count");
+    if (claimed.length >= limit || seen < wanted + SPARE_CANDIDATES) break;
+  }
+  return claimed;
+}
+
+/** Refuses a lease that cannot be. */
+export function assertLeaseMs(leaseMs: number): void {
+  if (!Number.isInteger(leaseMs) || leaseMs < 1 || leaseMs > MAX_LEASE_MS) {
+    throw new RunledgerError("job.invalid_lease_duration", { details: { field: "leaseMs" } });
+  }
+}
+
+function decodeClaimedJob(row: Row): ClaimedJob {
+  return present({
+    jobId: readText(row, "job_id"),
+    jobType: readText(row, "job_type"),
+    organizationId: readOptionalText(row, "organization_id"),
+    priority: readInteger(row, "priority"),
+    runNumber: readInteger(row, "run_number"),
+    attempt: readInteger(row, "attempt"),
+    maxAttempts: readInteger(row, "max_attempts"),
+    timeoutSeconds: readInteger(row, "timeout_seconds"),
+    leaseToken: readText(row, "lease_token"),
+    payload: readJson(row, "payload"),
+    checkpoint: readOptionalJson(row, "checkpoint"),
+    progressDone: readOptionalInteger(row, "progress_done"),
+    progressTotal: readOptionalInteger(row, "progress_total"),
+  });
+}

@@ -1,0 +1,170 @@
+/**
+ * Job definitions: the defaults of each job type and its switch.
+ *
+ * @module
+ */
+
+import { RunledgerError } from "@runledger/core";
+import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
+import { noteText } from "./operator_note.ts";
+import { runStatement } from "./queryable.ts";
+import type { Queryable, Row } from "./queryable.ts";
+
+/** What a definition holds; a value of `defineJob` is one. */
+export interface JobDefinitionSettings {
+  /** The job type. Not blank, at most 255 bytes. */
+  readonly type: string;
+  /** The version of the definition, for people. */
+  readonly version: number;
+  /** How many attempts a run may take, unless the request says otherwise. */
+  readonly maxAttempts: number;
+  /** How long an attempt may take, in seconds, unless the request says otherwise. */
+  readonly timeoutSeconds: number;
+  /** How urgent jobs are, higher first, unless the request says otherwise. */
+  readonly priority: number;
+}
+
+/** A stored definition. */
+export interface StoredJobDefinition extends JobDefinitionSettings {
+  /** Whether new jobs of the type may be enqueued. */
+  readonly isEnabled: boolean;
+  /** When it was first stored. */
+  readonly createdAt: Date;
+  /** When it last changed. */
+  readonly updatedAt: Date;
+}
+
+const COLUMNS = `
+  definition.job_type, definition.version, definition.max_attempts, definition.timeout_seconds, definition.priority,
+  definition.is_enabled, extract(epoch from definition.created_at)::text as created_at,
+  extract(epoch from definition.updated_at)::text as updated_at`;
+
+// locks: the definitions that change, in order of type. index: job_definitions_pkey.
+const UPSERT = `
+insert into runledger.job_definitions as definition (
+  job_type, version, max_attempts, timeout_seconds, priority
+)
+select input.job_type, input.version, input.max_attempts, input.timeout_seconds, input.priority
+from jsonb_to_recordset($1::text::jsonb) as input (
+  job_type text, version integer, max_attempts integer, timeout_seconds integer, priority integer
+)
+order by input.job_type
+on conflict (job_type) do update
+set version = excluded.version,
+  max_attempts = excluded.max_attempts,
+  timeout_seconds = excluded.timeout_seconds,
+  priority = excluded.priority,
+  updated_at = now()
+where (definition.version, definition.max_attempts, definition.timeout_seconds, definition.priority)
+  is distinct from (excluded.version, excluded.max_attempts, excluded.timeout_seconds, excluded.priority)
+`;
+
+/**
+ * Stores definitions, in one statement: new ones enabled, known ones with these settings. Whether a known one is enabled
+ * stays as it is, so that an operator's pause survives a deployment. Safe to repeat; what does not change is not written.
+ *
+ * @param db A pool, client or open transaction.
+ * @param definitions The definitions, no type twice.
+ * @throws {RunledgerError} `job.invalid_definition` naming the field; `db.*` codes.
+ */
+export async function upsertJobDefinitions(
+  db: Queryable,
+  definitions: readonly JobDefinitionSettings[],
+): Promise<void> {
+  const seen = new Set<string>();
+  for (const definition of definitions) {
+    assertDefinition(definition);
+    if (seen.has(definition.type)) {
+      throw new RunledgerError("job.invalid_definition", {
+        message: "A job type is defined twice.",
+        details: { field: "type", jobType: definition.type },
+      });
+    }
+    seen.add(definition.type);
+  }
+  if (definitions.length === 0) return;
+  const input = definitions.map(({ type, version, maxAttempts, timeoutSeconds, priority }) => ({
+    job_type: type,
+    version,
+    max_attempts: maxAttempts,
+    timeout_seconds: timeoutSeconds,
+    priority,
+  }));
+  await runStatement(db, UPSERT, [JSON.stringify(input)], { write: true });
+}
+
+// locks: the definition. index: job_definitions_pkey. no row: no such type.
+const SET_ENABLED = `
+update runledger.job_definitions as definition
+set is_enabled = $2::boolean,
+  updated_at = case when definition.is_enabled = $2::boolean then definition.updated_at else now() end
+where definition.job_type = $1::text
+returning ${COLUMNS}
+`;
+
+/**
+ * Enables or disables a job type. Disabling refuses new jobs of the type; those already queued still run.
+ *
+ * An enqueue that began before the change was committed may still land.
+ *
+ * @param db A pool, client or open transaction.
+ * @param jobType The job type.
+ * @param isEnabled Whether new jobs may be enqueued.
+ * @returns The definition as it is now.
+ * @throws {RunledgerError} `job.definition_not_found`; `db.*` codes.
+ */
+export async function setJobDefinitionEnabled(
+  db: Queryable,
+  jobType: string,
+  isEnabled: boolean,
+): Promise<StoredJobDefinition> {
+  const [row] = await runStatement(db, SET_ENABLED, [noteText("jobType", jobType, 255), isEnabled], { write: true });
+  if (row === undefined) throw new RunledgerError("job.definition_not_found");
+  return decodeDefinition(row);
+}
+
+// index: job_definitions_pkey; the table is as small as the number of job types.
+const LIST = `
+select ${COLUMNS}
+from runledger.job_definitions as definition
+order by definition.job_type
+`;
+
+/**
+ * Lists every definition, by type. They belong to no organization.
+ *
+ * @param db A pool, client or open transaction.
+ * @returns The definitions.
+ * @throws {RunledgerError} `db.*` codes.
+ */
+export async function listJobDefinitions(db: Queryable): Promise<readonly StoredJobDefinition[]> {
+  return (await runStatement(db, LIST, [])).map(decodeDefinition);
+}
+
+function assertDefinition(definition: JobDefinitionSettings): void {
+  noteText("type", definition.type, 255);
+  for (const field of ["version", "maxAttempts", "timeoutSeconds"] as const) {
+    const value = definition[field];
+    if (!Number.isInteger(value) || value < 1 || value > 2_147_483_647) throw invalidDefinition(field);
+  }
+  if (!Number.isInteger(definition.priority) || Math.abs(definition.priority) > 2_147_483_647) {
+    throw invalidDefinition("priority");
+  }
+}
+
+function invalidDefinition(field: string): RunledgerError {
+  return new RunledgerError("job.invalid_definition", { details: { field } });
+}
+
+function decodeDefinition(row: Row): StoredJobDefinition {
+  return {
+    type: readText(row, "job_type"),
+    version: readInteger(row, "version"),
+    maxAttempts: readInteger(row, "max_attempts"),
+    timeoutSeconds: readInteger(row, "timeout_seconds"),
+    priority: readInteger(row, "priority"),
+    isEnabled: readBoolean(row, "is_enabled"),
+    createdAt: readInstant(row, "created_at"),
+    updatedAt: readInstant(row, "updated_at"),
+  };
+}

@@ -1,0 +1,106 @@
+/**
+ * Reaping: what becomes of jobs whose worker was lost.
+ *
+ * @module
+ */
+
+import { RunledgerError } from "@runledger/core";
+import type { JobStatus } from "@runledger/core";
+import { present, readInteger, readJobStatus, readOptionalInstant, readOptionalText, readText } from "./_rows.ts";
+import { SETTLE_HELD } from "./_settle_statement.ts";
+import { runStatement } from "./queryable.ts";
+import type { Queryable } from "./queryable.ts";
+
+/** How many expired leases to reap, and when their jobs are due again. */
+export interface ReapOptions {
+  /** How many leases at most, 1 to 1000. @default {100} */
+  readonly limit?: number;
+  /** How long retried jobs wait, in milliseconds: the same for every attempt. @default {30000} */
+  readonly retryDelayMs?: number;
+}
+
+/** A job whose expired lease was reaped. */
+export interface ReapedJob {
+  /** The job. */
+  readonly jobId: string;
+  /** Its type. */
+  readonly jobType: string;
+  /** Whose job it is; absent for a job of no organization. */
+  readonly organizationId?: string;
+  /** The run that the lost attempt belonged to. */
+  readonly runNumber: number;
+  /** The lost attempt. */
+  readonly attempt: number;
+  /** `PENDING` when it is retried, `DEAD_LETTERED` when its attempts are used up. */
+  readonly status: JobStatus;
+  /** When it is due again, if it is. */
+  readonly nextRunAt?: Date;
+}
+
+// locks: the jobs, oldest expiry first, skipping those that others hold: whoever holds a row is settling it.
+// index: job_queue_lease_index. no row: no lease has expired.
+const REAP = `
+with expired as materialized (
+  select queue.id, queue.run_number, queue.attempt, queue.max_attempts
+  from runledger.job_queue as queue
+  where queue.status = 'LEASED'
+    and queue.lease_expires_at <= statement_timestamp()
+  order by queue.lease_expires_at
+  limit $1::integer
+  for update skip locked
+),
+held as (
+  select
+    expired.id as job_id, expired.run_number, expired.attempt, 'failed' as kind,
+    case when expired.attempt >= expired.max_attempts then 'DEAD_LETTERED' else 'PENDING' end as next_status,
+    (select jsonb_build_object(
+      'failure_kind', 'LEASE_EXPIRED', 'error_code', 'job.lease_expired',
+      'error_message', 'The lease expired before the attempt was settled.', 'delay_ms', $2::bigint
+    )) as more
+  from expired
+),${SETTLE_HELD}
+select
+  settled.id as job_id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt, settled.status,
+  case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end as next_run_at
+from settled
+`;
+
+/**
+ * Settles attempts whose lease has expired: a retry after a constant delay, or a dead letter when the attempts are used
+ * up, both with the code `job.lease_expired`.
+ *
+ * One statement. Any number of processes may reap at once: each lease is reaped by one of them. A settlement that
+ * reaches the job first wins; one that comes later is refused.
+ *
+ * @param db A pool, client or open transaction.
+ * @param options How many, and when they are due again.
+ * @returns The reaped jobs; as many as the limit when there may be more.
+ * @throws {RangeError} If `retryDelayMs` is not an integer from 1 to 86,400,000.
+ * @throws {RunledgerError} `job.invalid_pagination` if `limit` is not an integer from 1 to 1000; `db.*` codes.
+ */
+export async function reapExpiredLeases(db: Queryable, options: ReapOptions = {}): Promise<readonly ReapedJob[]> {
+  const { limit = 100, retryDelayMs = 30_000 } = options;
+  assertLimit(limit);
+  if (!Number.isInteger(retryDelayMs) || retryDelayMs < 1 || retryDelayMs > 86_400_000) {
+    throw new RangeError(`Cannot retry after '${retryDelayMs}': retryDelayMs must be an integer from 1 to 86400000`);
+  }
+  const rows = await runStatement(db, REAP, [limit, String(retryDelayMs)], { write: true });
+  return rows.map((row) =>
+    present({
+      jobId: readText(row, "job_id"),
+      jobType: readText(row, "job_type"),
+      organizationId: readOptionalText(row, "organization_id"),
+      runNumber: readInteger(row, "run_number"),
+      attempt: readInteger(row, "attempt"),
+      status: readJobStatus(row, "status"),
+      nextRunAt: readOptionalInstant(row, "next_run_at"),
+    })
+  );
+}
+
+/** Refuses a limit that cannot be. */
+export function assertLimit(limit: number): void {
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
+    throw new RunledgerError("job.invalid_pagination", { details: { field: "limit" } });
+  }
+}

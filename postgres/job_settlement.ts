@@ -1,0 +1,257 @@
+/**
+ * Settlement: every way in which an attempt can end meets here, in one fenced write.
+ *
+ * @module
+ */
+
+import { assertJobOutcome, defaultRetryDelayMs, encodeJson, isUuid, RunledgerError } from "@runledger/core";
+import type { JobLease, JobOutcome, JobStatus } from "@runledger/core";
+import { readBoolean, readJobStatus, readOptionalInstant, readText } from "./_rows.ts";
+import { SETTLE_HELD } from "./_settle_statement.ts";
+import { runStatement } from "./queryable.ts";
+import type { Queryable, Row } from "./queryable.ts";
+
+/** How one leased attempt ended. */
+export interface JobSettlement {
+  /** The lease that the attempt ran under; a {@linkcode ClaimedJob} is one. */
+  readonly lease: JobLease;
+  /** How the attempt ended. */
+  readonly outcome: JobOutcome;
+}
+
+/** What a settlement led to: the job's new status, or why nothing was written. */
+export type SettledJob =
+  | {
+    /** The job. */
+    readonly jobId: string;
+    /** The outcome was posted. */
+    readonly settled: true;
+    /** `PENDING` after a retry, continuation or snooze; otherwise how the job ended. */
+    readonly status: JobStatus;
+    /** When it is due again, if it is `PENDING`. */
+    readonly nextRunAt?: Date;
+  }
+  | {
+    /** The job. */
+    readonly jobId: string;
+    /** Nothing was written. */
+    readonly settled: false;
+    /** The lease is lost; or the reported progress contradicts what is stored. */
+    readonly code: "job.lease_owner_mismatch" | "job.invalid_progress";
+  };
+
+/** The most settlements that one call takes. */
+export const MAX_SETTLE_BATCH = 1000;
+
+// locks: the jobs, in id order; waits for whoever holds one. index: job_queue_pkey.
+// a row without a status: the fence or the progress check refused it, and nothing was written for it.
+//
+// Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
+// again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
+const SETTLE = `
+with input as materialized (
+  select outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token, outcome.kind, outcome.more
+  from jsonb_to_recordset($1::text::jsonb) as outcome (
+    job_id uuid, run_number integer, attempt integer, lease_token uuid, kind text, more jsonb
+  )
+),
+locked as materialized (
+  select
+    queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
+    queue.lease_expires_at, queue.progress_done, queue.progress_total
+  from runledger.job_queue as queue
+  where queue.id = any (array(select input.job_id from input))
+  order by queue.id
+  for update
+),
+fenced as materialized (
+  select
+    input.job_id, input.run_number, input.attempt, input.kind, input.more,
+    case input.kind
+      when 'succeeded' then 'SUCCEEDED'
+      when 'canceled' then 'CANCELED'
+      when 'failed' then
+        case
+          when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
+            'DEAD_LETTERED'
+          else 'PENDING'
+        end
+      else 'PENDING'
+    end as next_status,
+    coalesce(
+      coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
+        <= coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total),
+      true
+    ) as is_progress_valid
+  from input
+  join locked on locked.id = input.job_id
+  where locked.status = 'LEASED'
+    and locked.run_number = input.run_number
+    and locked.attempt = input.attempt
+    and locked.lease_token = input.lease_token
+    and locked.lease_expires_at > clock_timestamp()
+),
+held as (
+  select fenced.job_id, fenced.run_number, fenced.attempt, fenced.kind, fenced.next_status, fenced.more
+  from fenced
+  where fenced.is_progress_valid
+),${SETTLE_HELD}
+select
+  input.job_id, settled.status,
+  case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end as next_run_at,
+  fenced.job_id is not null as is_held
+from input
+left join fenced on fenced.job_id = input.job_id
+left join settled on settled.id = input.job_id
+`;
+
+/**
+ * Posts how a batch of attempts ended, in one statement.
+ *
+ * Each settlement stands by itself: one whose lease is lost is refused and the others are posted. The fence is the exact
+ * run, attempt and lease token with an unexpired lease by the database's clock after any wait for a lock; there is no
+ * grace. A failure becomes a retry while its kind and the attempts left allow one, else a dead letter. Not repeatable:
+ * the same settlement again finds its lease gone. After a lost connection (`db.commit_unknown`) repeat it: if the first
+ * was applied, the second is refused and changes nothing.
+ *
+ * @param db A pool, client or open transaction. In a transaction, what it writes commits with the settlements or not at
+ * all.
+ * @param settlements At most 1000, no job twice; an empty list does nothing.
+ * @returns One entry for each settlement, in the same order.
+ * @throws {RunledgerError} `job.invalid_outcome`, `job.invalid_progress` or `job.invalid_payload` before anything is sent;
+ * `db.*` codes.
+ * @throws {RangeError} If there are more than 1000 settlements.
+ */
+export async function settleJobs(
+  db: Queryable,
+  settlements: readonly JobSettlement[],
+): Promise<readonly SettledJob[]> {
+  if (settlements.length > MAX_SETTLE_BATCH) {
+    throw new RangeError(`Cannot settle ${settlements.length} jobs at once: at most ${MAX_SETTLE_BATCH}`);
+  }
+  if (settlements.length === 0) return [];
+  const encoded = settlements.map(encodeSettlement);
+  assertDistinctJobs(settlements.map(({ lease }) => lease));
+  const rows = await runStatement(db, SETTLE, [`[${encoded.join(",")}]`], { write: true });
+  const byJob = new Map(rows.map((row) => [readText(row, "job_id"), row]));
+  return settlements.map(({ lease }) => decodeSettled(lease.jobId, byJob.get(lease.jobId.toLowerCase())));
+}
+
+/**
+ * Posts how one attempt ended; in a transaction, together with the side effects that the transaction holds.
+ *
+ * This is how a handler finishes its job inside its own transaction: both commit or neither does, and a lost lease rolls
+ * both back. See {@linkcode settleJobs} for the fence.
+ *
+ * @param db A pool, client or open transaction.
+ * @param lease The lease that the attempt ran under; a {@linkcode ClaimedJob} is one.
+ * @param outcome How the attempt ended.
+ * @returns The job's new status.
+ * @throws {RunledgerError} `job.lease_owner_mismatch` when the lease is lost; `job.invalid_progress` when the progress
+ * contradicts what is stored; otherwise as {@linkcode settleJobs}.
+ *
+ * @example
+ * ```ts ignore
+ * await sql.begin(async (tx) => {
+ *   await tx`insert into charges (invoice_id) values (${invoiceId})`;
+ *   await settleJob(tx, job, { kind: "succeeded" });
+ * });
+ * ```
+ */
+export async function settleJob(
+  db: Queryable,
+  lease: JobLease,
+  outcome: JobOutcome,
+): Promise<Extract<SettledJob, { settled: true }>> {
+  const [result] = await settleJobs(db, [{ lease, outcome }]);
+  if (result === undefined) throw new RunledgerError("db.unexpected_result");
+  if (!result.settled) throw new RunledgerError(result.code);
+  return result;
+}
+
+/** Refuses a lease that is none, and a batch that names a job twice: only one of the two could be meant. */
+export function assertDistinctJobs(leases: readonly JobLease[]): void {
+  const seen = new Set<string>();
+  for (const { jobId, leaseToken, runNumber, attempt } of leases) {
+    if (!isUuid(jobId) || !isUuid(leaseToken) || !Number.isInteger(runNumber) || !Number.isInteger(attempt)) {
+      throw new TypeError("A lease must have jobId, runNumber, attempt and leaseToken, as claimJobs gave them");
+    }
+    if (seen.has(jobId.toLowerCase())) {
+      throw new RunledgerError("job.invalid_outcome", {
+        message: "A batch must not hold the same job twice.",
+        details: { field: "jobId", jobId },
+      });
+    }
+    seen.add(jobId.toLowerCase());
+  }
+}
+
+function encodeSettlement({ lease, outcome }: JobSettlement): string {
+  assertJobOutcome(outcome);
+  const fence = JSON.stringify({
+    job_id: lease.jobId,
+    run_number: lease.runNumber,
+    attempt: lease.attempt,
+    lease_token: lease.leaseToken,
+    kind: outcome.kind,
+  });
+  const more = encodeMore(lease, outcome);
+  return more === "" ? fence : `${fence.slice(0, -1)},"more":{${more}}}`;
+}
+
+/** What the outcome carries besides its kind, as the inside of a JSON object; empty for a plain success. */
+function encodeMore(lease: JobLease, outcome: JobOutcome): string {
+  const fields: string[] = [];
+  const add = (name: string, value: string | number | undefined) => {
+    if (value !== undefined) fields.push(`"${name}":${JSON.stringify(value)}`);
+  };
+  switch (outcome.kind) {
+    case "succeeded":
+      if (outcome.output !== undefined) fields.push(`"output":${encodeJson(outcome.output, { field: "output" })}`);
+      break;
+    case "failed":
+      add("failure_kind", outcome.failure.kind);
+      add("error_code", outcome.failure.code);
+      add("error_message", outcome.failure.message);
+      add("delay_ms", outcome.retryDelayMs ?? defaultRetryDelayMs(lease.attempt, lease.jobId));
+      if (outcome.retryNotBefore !== undefined) {
+        if ("at" in outcome.retryNotBefore) add("not_before", outcome.retryNotBefore.at.toISOString());
+        else add("not_before_delay_ms", outcome.retryNotBefore.delayMs);
+      }
+      break;
+    case "continued":
+      add("delay_ms", outcome.delayMs ?? 0);
+      add("reason", "HANDLER_CONTINUATION");
+      break;
+    case "snoozed":
+      add("delay_ms", outcome.delayMs);
+      add("reason", outcome.reason ?? "SNOOZE");
+      break;
+    case "canceled":
+      add("reason", outcome.reason ?? "CANCELED");
+      break;
+    default:
+      outcome satisfies never;
+  }
+  if (outcome.kind !== "canceled") {
+    add("progress_done", outcome.progress?.done);
+    add("progress_total", outcome.progress?.total);
+    if (outcome.checkpoint !== undefined) {
+      fields.push(`"checkpoint":${encodeJson(outcome.checkpoint, { field: "checkpoint" })}`);
+    }
+  }
+  return fields.join(",");
+}
+
+function decodeSettled(jobId: string, row: Row | undefined): SettledJob {
+  if (row === undefined) {
+    throw new RunledgerError("db.unexpected_result", { internalMessage: "no row for a settlement" });
+  }
+  if (row["status"] === null) {
+    const code = readBoolean(row, "is_held") ? "job.invalid_progress" : "job.lease_owner_mismatch";
+    return { jobId, settled: false, code };
+  }
+  const nextRunAt = readOptionalInstant(row, "next_run_at");
+  const status = readJobStatus(row, "status");
+  return nextRunAt === undefined ? { jobId, settled: true, status } : { jobId, settled: true, status, nextRunAt };
+}

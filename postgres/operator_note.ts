@@ -1,0 +1,48 @@
+/**
+ * What operators leave in the ledger with what they do.
+ *
+ * @module
+ */
+
+import { isBlankText, isStorableText, isUuid, RunledgerError, utf8Length } from "@runledger/core";
+
+/** Why something was done by hand, and by whom: recorded in the ledger, shown to operators. */
+export interface OperatorNote {
+  /** Why. Not blank, at most 8192 bytes. */
+  readonly reason?: string;
+  /** Who. Not blank, at most 512 bytes; opaque to this library. */
+  readonly actor?: string;
+}
+
+/** Checks a note and writes it as the JSON object that events hold. */
+export function operatorNote(note: OperatorNote): string {
+  const kept: { reason?: string; actor?: string } = {};
+  if (note.reason !== undefined) kept.reason = noteText("reason", note.reason, 8192);
+  if (note.actor !== undefined) kept.actor = noteText("actor", note.actor, 512);
+  return JSON.stringify(kept);
+}
+
+/** Refuses text that is blank, too long, or that PostgreSQL cannot store; gives it back otherwise. */
+export function noteText(field: string, value: string, maxBytes: number): string {
+  if (typeof value !== "string") throw new TypeError(`'${field}' must be a string`);
+  if (isBlankText(value) || !isStorableText(value) || utf8Length(value) > maxBytes) {
+    throw new RunledgerError("job.invalid_request", {
+      message:
+        `'${field}' must be text that is not blank, has no U+0000 and no lone surrogates, and at most ${maxBytes} bytes.`,
+      details: { field },
+    });
+  }
+  return value;
+}
+
+/** Refuses an id that is no UUID before PostgreSQL does; gives it back otherwise. */
+export function uuidValue(field: string, value: string): string {
+  if (typeof value !== "string") throw new TypeError(`'${field}' must be a string`);
+  if (!isUuid(value)) {
+    throw new RunledgerError("job.invalid_request", {
+      message: `'${field}' must be a UUID.`,
+      details: { field },
+    });
+  }
+  return value.toLowerCase();
+}

@@ -1,0 +1,34 @@
+/**
+ * Whose rows a call may see or change. There is no default: a forgotten scope must not become everybody's.
+ *
+ * @module
+ */
+
+import { isUuid, RunledgerError } from "@runledger/core";
+
+/**
+ * Whose rows a call may see or change: one organization's, those of no organization (`"global"`), or everybody's
+ * (`"all"`, for trusted operators). Derive it from the caller's authenticated identity, never from request parameters.
+ */
+export type Scope = { readonly organizationId: string } | "global" | "all";
+
+/**
+ * The two parameters by which statements filter: the kind of scope and the organization.
+ *
+ * Every scoped statement holds `($k::text = 'all' or organization_id is not distinct from $o::uuid)`: for `"global"` the
+ * organization is null.
+ */
+export function scopeValues(scope: Scope): readonly [kind: "all" | "one", organizationId: string | null] {
+  if (scope === "all") return ["all", null];
+  if (scope === "global") return ["one", null];
+  if (typeof scope !== "object" || scope === null || typeof scope.organizationId !== "string") {
+    throw new TypeError(`A scope must be { organizationId }, "global" or "all"`);
+  }
+  if (!isUuid(scope.organizationId)) {
+    throw new RunledgerError("job.invalid_request", {
+      message: "The organization of a scope must be a UUID.",
+      details: { field: "organizationId" },
+    });
+  }
+  return ["one", scope.organizationId];
+}
