@@ -53,7 +53,7 @@ export async function startContainerPostgres(options: ContainerPostgresOptions =
   }
   const specifier: string = "@testcontainers/postgresql";
   const { PostgreSqlContainer } = await import(specifier) as ContainerModule;
-  const fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"];
+  const fast = ["fsync=off", "full_page_writes=off", "max_connections=200"];
   const builder = new PostgreSqlContainer(image)
     .withCommand(["postgres", ...fast.flatMap((setting) => ["-c", setting])]);
   const container = await (options.shared === true ? builder.withReuse() : builder).start();

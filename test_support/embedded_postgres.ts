@@ -21,7 +21,7 @@ import type { ServerLauncher } from "./server_launcher.ts";
 export interface EmbeddedPostgresOptions {
   /** The data directory. Made when missing; its parent too. */
   readonly dataDir: string;
-  /** Survive a crash of the operating system, at the price of speed. A crash of PostgreSQL is survived anyway. @default false */
+  /** Keep commits through a crash of the operating system, at the price of speed. They survive one of PostgreSQL anyway. @default false */
   readonly durable?: boolean;
   /** The programs of another installation, such as `/usr/lib/postgresql/15/bin`. @default the npm package of PostgreSQL 18 */
   readonly binDir?: string;
@@ -75,6 +75,9 @@ const START_SECONDS = 60;
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const dataDir = resolve(options.dataDir);
+  await mkdir(dirname(dataDir), { recursive: true }).catch((cause: Error) => {
+    throw new EmbeddedPostgresError(`the data directory ${dataDir} cannot be made (${cause.message}).`, { cause });
+  });
   const installation = await findPostgresInstallation(options.binDir);
   const launcher = await createServerLauncher(installation, dataDir);
   const version = await majorVersion(launcher);
@@ -110,7 +113,6 @@ async function majorVersion(launcher: ServerLauncher): Promise<number> {
 /** Under another name first: initdb writes PG_VERSION early, so one that was killed would leave what looks like a cluster. */
 async function initialize(launcher: ServerLauncher, dataDir: string, options: EmbeddedPostgresOptions): Promise<void> {
   const draft = `${dataDir}.${randomUUID().slice(0, 8)}.draft`;
-  await mkdir(dirname(dataDir), { recursive: true });
   await mkdir(draft, { mode: 0o700 });
   try {
     await launcher.own(draft);
@@ -156,9 +158,8 @@ async function start(
 }
 
 function defaultSettings(options: EmbeddedPostgresOptions): Record<string, string> {
-  const durability: Record<string, string> = options.durable === true
-    ? {}
-    : { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
+  // synchronous_commit stays on: without fsync it costs a write to the kernel, and what was committed survives a kill -9.
+  const durability: Record<string, string> = options.durable === true ? {} : { fsync: "off", full_page_writes: "off" };
   return {
     listen_addresses: "127.0.0.1",
     unix_socket_directories: "",

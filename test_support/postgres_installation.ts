@@ -85,8 +85,8 @@ export async function copyPostgresInstallation(source: PostgresInstallation): Pr
   if (!existsSync(target)) {
     const draft = `${target}.${randomUUID()}`;
     await cp(root, draft, { recursive: true, verbatimSymlinks: true });
+    for (const folder of ["bin", "lib", "."]) await chmod(join(draft, folder), 0o755);
     await linkLibraries(draft);
-    await chmod(draft, 0o755);
     await rename(draft, target).catch(async (error) => {
       await rm(draft, { recursive: true, force: true });
       if (!existsSync(target)) throw error;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { chown, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -72,6 +72,9 @@ async function disownPostmasterFile(dataDir: string): Promise<undefined> {
   const path = join(dataDir, "postmaster.pid");
   const lines = (await readFile(path, "utf8")).split("\n");
   await writeFile(`${path}.disowned`, [NOBODYS_PID, ...lines.slice(1)].join("\n"), { mode: 0o600 });
+  // Root may do this for a server that runs as somebody else.
+  const { uid, gid } = await stat(path);
+  await chown(`${path}.disowned`, uid, gid);
   await rename(`${path}.disowned`, path);
 }
 
