@@ -4,21 +4,39 @@
  * @module
  */
 
-export { isRunledgerError, RunledgerError } from "./errors.ts";
-export type { RunledgerErrorDetail, RunledgerErrorJson, RunledgerErrorOptions } from "./errors.ts";
-export { ERROR_CATALOGUE, ERROR_CODES } from "./error_catalogue.ts";
-export type { ErrorCatalogueEntry, RunledgerErrorCategory, RunledgerErrorCode } from "./error_catalogue.ts";
+// What a job is: declared by its author, asked for by a producer.
 export {
-  ENQUEUE_STAGES,
-  isJobStage,
-  isJobStatus,
-  isTerminalJobStatus,
-  JOB_STAGES,
-  JOB_STATUSES,
-  JOB_TRANSITIONS,
-  TERMINAL_JOB_STATUSES,
-} from "./job_status.ts";
-export type { EnqueueStage, JobStage, JobStatus } from "./job_status.ts";
+  DEFAULT_DEFINITION_VERSION,
+  DEFAULT_MAX_ATTEMPTS,
+  DEFAULT_PRIORITY,
+  DEFAULT_TIMEOUT_SECONDS,
+  defineJob,
+} from "./job_definition.ts";
+export type {
+  AnyJobDefinition,
+  JobDefinition,
+  JobDefinitionSpec,
+  OutputOf,
+  PayloadOf,
+  StandardSchema,
+  StandardSchemaIssue,
+  StandardSchemaProps,
+  StandardSchemaResult,
+} from "./job_definition.ts";
+export { assertJobRequest, MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
+export type { JobRequest, JobRequestOptions } from "./job_request.ts";
+export { assertRetryPolicy, defaultRetryDelayMs, retryDelayMs } from "./retry_policy.ts";
+export type {
+  DefaultRetryPolicy,
+  ExponentialRetryPolicy,
+  FixedRetryPolicy,
+  ListedRetryPolicy,
+  RetryDelayByCode,
+  RetryPolicy,
+  RetrySituation,
+} from "./retry_policy.ts";
+
+// How an attempt ends: what handlers return and throw, and what settlement posts.
 export {
   assertJobOutcome,
   assertProgress,
@@ -57,39 +75,30 @@ export type {
   StoredFailure,
   SucceededOutcome,
 } from "./job_outcome.ts";
+
+// The state machine of a job, and the ledger that it is replayed from.
+export {
+  ENQUEUE_STAGES,
+  isJobStage,
+  isJobStatus,
+  isTerminalJobStatus,
+  JOB_STAGES,
+  JOB_STATUSES,
+  JOB_TRANSITIONS,
+  TERMINAL_JOB_STATUSES,
+} from "./job_status.ts";
+export type { EnqueueStage, JobStage, JobStatus } from "./job_status.ts";
+export { JOB_EVENT_TYPES, replayJobEvents, REQUEUE_KINDS } from "./job_event.ts";
+export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
+
+// Values that PostgreSQL stores: JSON, text and ids.
 export { assertJsonValue, decodeJson, encodeJson, isJsonValue, MAX_JSON_BYTES, MAX_JSON_DEPTH } from "./json.ts";
 export type { JsonOptions, JsonValue } from "./json.ts";
 export { boundedText, isBlankText, isStorableText, nameProblem, utf8Length } from "./stored_text.ts";
-export { assertJobRequest, MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
-export type { JobRequest, JobRequestOptions } from "./job_request.ts";
-export { JOB_EVENT_TYPES, REQUEUE_KINDS } from "./job_event.ts";
-export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
 export { isUuid, jobIdJitter, newId, uuidTimestamp } from "./id.ts";
-export { assertRetryPolicy, defaultRetryDelayMs, retryDelayMs } from "./retry_policy.ts";
-export type {
-  DefaultRetryPolicy,
-  ExponentialRetryPolicy,
-  FixedRetryPolicy,
-  ListedRetryPolicy,
-  RetryDelayByCode,
-  RetryPolicy,
-  RetrySituation,
-} from "./retry_policy.ts";
-export {
-  DEFAULT_DEFINITION_VERSION,
-  DEFAULT_MAX_ATTEMPTS,
-  DEFAULT_PRIORITY,
-  DEFAULT_TIMEOUT_SECONDS,
-  defineJob,
-} from "./job_definition.ts";
-export type {
-  AnyJobDefinition,
-  JobDefinition,
-  JobDefinitionSpec,
-  OutputOf,
-  PayloadOf,
-  StandardSchema,
-  StandardSchemaIssue,
-  StandardSchemaProps,
-  StandardSchemaResult,
-} from "./job_definition.ts";
+
+// Errors that callers tell apart by code.
+export { isRunledgerError, RunledgerError } from "./errors.ts";
+export type { RunledgerErrorDetail, RunledgerErrorJson, RunledgerErrorOptions } from "./errors.ts";
+export { ERROR_CATALOGUE, ERROR_CODES } from "./error_catalogue.ts";
+export type { ErrorCatalogueEntry, RunledgerErrorCategory, RunledgerErrorCode } from "./error_catalogue.ts";
