@@ -299,6 +299,7 @@ create table runledger.job_runtime_configs (
 create view runledger.job_attempts as
 select
   leased.job_id,
+  leased.seq,
   leased.run_number,
   leased.attempt,
   leased.payload ->> 'worker_id' as worker_id,
