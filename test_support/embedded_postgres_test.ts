@@ -144,7 +144,7 @@ Deno.test("embedded postgres: the caller's locale and PG variables do not reach 
 
 Deno.test("embedded postgres: settings are passed through, and durable keeps fsync on", async () => {
   await using folder = await createTemporaryFolder();
-  const settings = { "application_name": 'it\'s "quoted" $HOME', max_connections: "17" };
+  const settings = { log_line_prefix: 'it\'s "quoted" $HOME', max_connections: "17" };
   await using fast = await startEmbeddedPostgres({ dataDir: join(folder.path, "fast"), settings });
   await using durable = await startEmbeddedPostgres({ dataDir: join(folder.path, "durable"), durable: true });
   assert.equal(
