@@ -5,7 +5,7 @@
  */
 
 import { RunledgerError } from "@runledger/core";
-import { connectionLostError, createScope, readReply, registerDriver } from "./_driver.ts";
+import { connectionLostError, createScope, encodeText, readReply, registerDriver } from "./_driver.ts";
 import type { Driver, Reply, Scope } from "./_driver.ts";
 import { createSessionDriver } from "./_driver_session.ts";
 import { isConnectionLost, mapDatabaseError } from "./_errors.ts";
@@ -19,7 +19,8 @@ import type {
 
 // The OID of the pseudo-type `unknown`. The server then takes a parameter's type from its cast, and postgres.js neither
 // replaces the type by the described one nor serializes by it (it would make "true"::boolean false, cut microseconds
-// from a timestamptz and quote a jsonb text twice). One text has one signature, so it is prepared once per connection.
+// from a timestamptz and quote a jsonb text twice). Null has the type too: the types are part of the key under which a
+// statement is remembered as prepared, so a text is prepared once per connection, not once per pattern of nulls.
 const UNKNOWN_TYPE = 705;
 
 /** Makes the driver of any postgres.js handle, by the methods it has. */
@@ -36,7 +37,7 @@ export function createPostgresJsDriver(handle: PostgresJsHandle): Driver {
 }
 
 async function send(handle: PostgresJsHandle, text: string, values: readonly StatementValue[]): Promise<Reply> {
-  const parameters = values.map((value) => value === null ? null : handle.typed(String(value), UNKNOWN_TYPE));
+  const parameters = encodeText(values).map((value) => handle.typed(value, UNKNOWN_TYPE));
   // `prepare: false` of the pool wins over this one. `simple: false` keeps statements without values preparable.
   return readReply(await handle.unsafe(text, parameters, { prepare: true, simple: false }));
 }

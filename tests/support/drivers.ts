@@ -27,6 +27,11 @@ function quietPool(url: string, options: Record<string, unknown> = {}): postgres
   return postgres(url, { max: 2, onnotice: () => {}, ...options });
 }
 
+/** Without a timeout, postgres.js waits for ever for a connection that broke during a statement and was not reopened. */
+function endPool(sql: postgres.Sql): Promise<void> {
+  return sql.end({ timeout: 0.1 });
+}
+
 /** Keeps the transaction that `begin` opens until the handle is closed. */
 async function holdTransaction<Tx extends Queryable>(
   begin: (fn: (tx: Tx) => Promise<void>) => Promise<unknown>,
@@ -61,7 +66,7 @@ export function sharedPGlite(): Promise<PGlite> {
 
 async function startPGlite(): Promise<PGlite> {
   const database = await PGlite.create();
-  await database.query("select 1");
+  await database.exec("create table warm_up (); drop table warm_up;");
   return database;
 }
 
@@ -72,7 +77,7 @@ export const DRIVERS: readonly TestDriver[] = [
     commits: true,
     open(url) {
       const sql = quietPool(url);
-      return Promise.resolve({ db: sql, [Symbol.asyncDispose]: () => sql.end() });
+      return Promise.resolve({ db: sql, [Symbol.asyncDispose]: () => endPool(sql) });
     },
   },
   {
@@ -80,7 +85,7 @@ export const DRIVERS: readonly TestDriver[] = [
     commits: true,
     open(url) {
       const sql = quietPool(url, { prepare: false });
-      return Promise.resolve({ db: sql, [Symbol.asyncDispose]: () => sql.end() });
+      return Promise.resolve({ db: sql, [Symbol.asyncDispose]: () => endPool(sql) });
     },
   },
   {
@@ -88,7 +93,7 @@ export const DRIVERS: readonly TestDriver[] = [
     commits: false,
     open(url) {
       const sql = quietPool(url);
-      return holdTransaction<postgres.TransactionSql>((fn) => sql.begin(fn), () => sql.end());
+      return holdTransaction<postgres.TransactionSql>((fn) => sql.begin(fn), () => endPool(sql));
     },
   },
   {
@@ -98,7 +103,7 @@ export const DRIVERS: readonly TestDriver[] = [
       const sql = quietPool(url);
       return holdTransaction<postgres.TransactionSql>(
         (fn) => sql.begin((tx) => tx.savepoint(fn)),
-        () => sql.end(),
+        () => endPool(sql),
       );
     },
   },
@@ -112,7 +117,7 @@ export const DRIVERS: readonly TestDriver[] = [
         db: reserved,
         async [Symbol.asyncDispose]() {
           reserved.release();
-          await sql.end();
+          await endPool(sql);
         },
       };
     },
@@ -192,7 +197,7 @@ export const DRIVERS: readonly TestDriver[] = [
         db: { query },
         async [Symbol.asyncDispose]() {
           reserved.release();
-          await sql.end();
+          await endPool(sql);
         },
       };
     },
