@@ -40,7 +40,25 @@ const SQLSTATE_CODES: Readonly<Record<string, RunledgerErrorCode>> = {
 };
 
 /** Codes of single constraints; whoever adds a constraint with a meaning of its own adds it here. */
-const CONSTRAINT_CODES: Readonly<Record<string, RunledgerErrorCode>> = {};
+const CONSTRAINT_CODES: Readonly<Record<string, RunledgerErrorCode>> = {
+  job_dead_letters_job_fkey: "job.not_found",
+  job_definitions_job_type_check: "job.invalid_definition",
+  job_definitions_max_attempts_check: "job.invalid_definition",
+  job_definitions_timeout_seconds_check: "job.invalid_definition",
+  job_definitions_version_check: "job.invalid_definition",
+  job_logs_job_fkey: "job.not_found",
+  job_logs_level_check: "job.invalid_request",
+  job_logs_message_check: "job.invalid_request",
+  job_queue_idempotency_check: "job.invalid_request",
+  job_queue_idempotency_unique: "job.idempotency_conflict",
+  job_queue_progress_check: "job.invalid_progress",
+  job_queue_replay_unique: "job.replay_idempotency_conflict",
+  job_queue_stage_check: "job.invalid_request",
+  job_queue_transition_check: "job.invalid_state_transition",
+  job_runtime_configs_config_check: "job.invalid_request",
+  job_runtime_configs_job_type_fkey: "job.definition_not_found",
+  job_runtime_configs_schema_version_check: "job.invalid_request",
+};
 
 /** SQLSTATEs that a functions of this schema raises: the message is one of our codes, the detail client-safe JSON. */
 const RAISED_BY_RUNLEDGER = "RL000";
