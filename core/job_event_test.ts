@@ -180,7 +180,9 @@ Deno.test("a ledger that is not in order is refused, and the error names the eve
   refused(/has no stage/, enqueued, ["STAGE_CHANGED"]);
   refused(/no known requeue_kind/, enqueued, leased(1), requeued("ODD"));
   refused(/while the job is LEASED/, enqueued, leased(1), requeued("COMPARE_AND_REQUEUE"));
-  refused(/while the job is CANCELED/, enqueued, ["CANCELED"], requeued("SNOOZE"));
+  for (const kind of ["SNOOZE", "UNSTARTED_RELEASE", "HANDLER_CONTINUATION"]) {
+    refused(/while the job is CANCELED/, enqueued, ["CANCELED"], requeued(kind));
+  }
   refused(/while the job is SUCCEEDED/, enqueued, leased(1), ["SUCCEEDED"], requeued("COMPARE_AND_REQUEUE"));
   refused(/of an unknown type/, enqueued, ["PAUSED" as JobEventType]);
 });

@@ -77,6 +77,18 @@ Deno.test("an exponential delay never decreases with attempts and never exceeds 
   }));
 });
 
+Deno.test("an exponential delay begins at its base, doubles unless told otherwise, and jitter only shortens it", () => {
+  const jobId = "00000000-0000-7000-8000-0000000001f4";
+  const share = Number(BigInt("0x000000000000700080000000000001f4") % 1000n) / 1000;
+  const delaysOf = (rule: RetryPolicy) => [1, 2, 3, 4].map((count) => retryDelayMs(rule, { attempt: count, jobId }));
+  assert.deepEqual(delaysOf({ kind: "exponential", baseMs: 100, maxMs: 500 }), [100, 200, 400, 500]);
+  assert.deepEqual(delaysOf({ kind: "exponential", baseMs: 10, factor: 3, maxMs: 90 }), [10, 30, 90, 90]);
+  assert.deepEqual(
+    delaysOf({ kind: "exponential", baseMs: 1000, factor: 1, maxMs: 1000, jitter: 0.5 }),
+    new Array(4).fill(Math.round(1000 * (1 - 0.5 * share))),
+  );
+});
+
 Deno.test("a delay for the failure's code goes before the policy, by own names only", () => {
   const rule: RetryPolicy = { kind: "fixed", delayMs: 5, byCode: { "mail.busy": 7, free: 0 } };
   const jobId = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
