@@ -19,6 +19,9 @@ import { readTestTotals, renderTestTotals } from "./test_totals.ts";
 /** Where tests and runnable examples are. */
 const TEST_PATHS = ["mod.ts", "core", "postgres", "runtime", "test_support", "scripts", "tests"];
 
+/** Far longer than any test takes, types and downloads included. */
+const SILENCE_MINUTES = 4;
+
 if (import.meta.main) Deno.exitCode = await runTests(Deno.args);
 
 /** Runs the tests and returns the exit code. Ctrl-C ends the tests, not the cleaning up. */
@@ -53,13 +56,31 @@ function testArguments(args: readonly string[], report: string): readonly string
   return ["test", "--allow-all", "--doc", "--permit-no-files", `--junit-path=${report}`, ...paths, ...args];
 }
 
+/** Runs `deno test` and ends it when it has printed nothing for too long: a test that hangs would hang CI. */
 function runDeno(args: readonly string[], databaseUrl: string, signal: AbortSignal): Promise<number> {
-  const env = { ...process.env, RUNLEDGER_TEST_DATABASE_URL: databaseUrl };
-  const child = spawn(Deno.execPath(), args, { stdio: "inherit", env });
-  const kill = () => child.kill("SIGTERM");
+  const color = process.stdout.isTTY && process.env.NO_COLOR === undefined ? { FORCE_COLOR: "1" } : {};
+  const env = { ...process.env, ...color, RUNLEDGER_TEST_DATABASE_URL: databaseUrl };
+  const child = spawn(Deno.execPath(), args, { stdio: ["inherit", "pipe", "inherit"], env });
+  const kill = () => child.kill("SIGKILL");
   signal.addEventListener("abort", kill);
+  let silence: ReturnType<typeof setTimeout> | undefined;
+  const listen = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => {
+      console.log(`\nNothing for ${SILENCE_MINUTES} minutes: the test named last hangs. Ending the run.`);
+      kill();
+    }, SILENCE_MINUTES * 60_000);
+  };
+  listen();
+  child.stdout.on("data", (chunk: Uint8Array) => {
+    listen();
+    process.stdout.write(chunk);
+  });
   return new Promise<number>((resolve, reject) => {
     child.once("error", reject);
-    child.once("exit", (code) => resolve(code ?? 1));
-  }).finally(() => signal.removeEventListener("abort", kill));
+    child.once("close", (code) => resolve(code ?? 1));
+  }).finally(() => {
+    clearTimeout(silence);
+    signal.removeEventListener("abort", kill);
+  });
 }
