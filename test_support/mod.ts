@@ -18,3 +18,7 @@ export type { EmbeddedPostgres, EmbeddedPostgresOptions, StopOptions } from "./e
 export { EmbeddedPostgresError } from "./embedded_postgres_error.ts";
 export { isContainerEngineUp, startContainerPostgres } from "./container_postgres.ts";
 export type { ContainerPostgres, ContainerPostgresOptions } from "./container_postgres.ts";
+
+// Faults
+export { startTcpProxy } from "./tcp_proxy.ts";
+export type { TcpProxy, TcpProxyCounts, TcpProxyMode, TcpProxyOptions } from "./tcp_proxy.ts";
