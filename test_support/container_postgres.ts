@@ -7,6 +7,7 @@
 import { request } from "node:http";
 import type { RequestOptions } from "node:http";
 import process from "node:process";
+import { importOptionalPackage } from "./optional_package.ts";
 
 /** What {@linkcode startContainerPostgres} can be told. */
 export interface ContainerPostgresOptions {
@@ -51,8 +52,8 @@ export async function startContainerPostgres(options: ContainerPostgresOptions =
         "Start Docker, set DOCKER_HOST, or unset RUNLEDGER_TEST_BACKEND to use the embedded PostgreSQL.",
     );
   }
-  const specifier: string = "@testcontainers/postgresql";
-  const { PostgreSqlContainer } = await import(specifier) as ContainerModule;
+  const testcontainers = await importOptionalPackage("@testcontainers/postgresql", "12.2.0");
+  const { PostgreSqlContainer } = testcontainers as ContainerModule;
   const fast = ["fsync=off", "full_page_writes=off", "max_connections=200"];
   const builder = new PostgreSqlContainer(image)
     .withCommand(["postgres", ...fast.flatMap((setting) => ["-c", setting])]);

@@ -11,11 +11,12 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { EmbeddedPostgresError } from "./embedded_postgres_error.ts";
+import { importOptionalPackage } from "./optional_package.ts";
 
 /** The version of the npm packages that hold PostgreSQL 18. */
 const PACKAGE_VERSION = "18.4.0-beta.17";
 
-/** The systems those packages exist for and the import map names. */
+/** The systems those packages exist for and that are tried. */
 const SUPPORTED_PLATFORMS = ["linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64"];
 
 /** The programs that starting a server needs. */
@@ -106,15 +107,14 @@ async function packageBinDir({ platform, arch }: PostgresPlatform): Promise<stri
       `there are no PostgreSQL binaries for ${system}, only for ${SUPPORTED_PLATFORMS.join(", ")}.`,
     );
   }
-  // Computed, so that neither the type check nor the cache asks for the 60 MB of every other system.
-  const specifier = `@embedded-postgres/${system}`;
+  const name = `@embedded-postgres/${system}`;
   try {
-    const { initdb } = await import(specifier) as { readonly initdb: string };
+    const { initdb } = await importOptionalPackage(name, PACKAGE_VERSION) as { readonly initdb: string };
     return dirname(initdb);
   } catch (cause) {
     throw new EmbeddedPostgresError(
-      `the package ${specifier} could not be loaded (${(cause as Error).message}). ` +
-        `Under Node install it with: npm install --save-dev ${specifier}@${PACKAGE_VERSION}`,
+      `the package ${name} could not be loaded (${(cause as Error).message}). ` +
+        `Under Node install it with: npm install --save-dev ${name}@${PACKAGE_VERSION}`,
       { cause },
     );
   }
