@@ -50,6 +50,7 @@ export type RunledgerErrorCode =
   | "job.unstarted_claim_release_not_applicable"
   | "job.invalid_state_transition"
   | "job.workflow_requeue_not_supported"
+  | "job.workflow_handler_continuation_not_enabled"
   | "job.replay_idempotency_conflict"
   | "job.handler_threw"
   | "job.handler_panic"
@@ -207,6 +208,13 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     cause: "Its run has already acted on how it ended.",
     retry: "no",
     action: "Recover the workflow run.",
+  },
+  "job.workflow_handler_continuation_not_enabled": {
+    category: "validation",
+    message: "This workflow step does not allow its handler to continue.",
+    cause: "A handler ended a slice with a continuation, but its step was not declared to allow it.",
+    retry: "no",
+    action: "Declare the step with `allowsContinuation`, or finish the work in one attempt.",
   },
   "job.replay_idempotency_conflict": {
     category: "conflict",

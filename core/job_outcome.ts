@@ -223,6 +223,8 @@ export interface JobLease {
   readonly attempt: number;
   /** The secret of this one claim, a UUID. */
   readonly leaseToken: string;
+  /** The workflow run whose step the job is; absent for other jobs. A lease is passed on as the claim gave it. */
+  readonly workflowRunId?: string;
 }
 
 /** What may be kept with the end of an attempt, for the next one and for people. */

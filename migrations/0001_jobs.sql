@@ -67,6 +67,8 @@ create table runledger.job_queue (
   created_at timestamptz not null default clock_timestamp(),
   progress_done bigint,
   progress_total bigint,
+  -- The run whose step this job is; the step has the job's id.
+  workflow_run_id uuid,
   replay_of_job_id uuid,
   replay_of_run_number integer,
   worker_id text,
@@ -119,7 +121,9 @@ create table runledger.job_queue (
   constraint job_queue_replay_check check (
     (replay_of_job_id is null) = (replay_key is null) and (replay_of_job_id is null) = (replay_of_run_number is null)
     and replay_of_job_id <> id
-  )
+  ),
+  constraint job_queue_workflow_check
+    check (workflow_run_id is null or (idempotency_key is null and replay_of_job_id is null))
 )
 -- A job's row is rewritten two times in its life and then never again: vacuum early and often, by dead rows alone.
 with (

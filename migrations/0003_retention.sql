@@ -7,7 +7,7 @@
 --
 -- A job with an idempotency key is kept unless expires_keys, since its key stands for ever; a replay is kept while the
 -- job that it replays is there, so that the replay key still finds it; a cancelled job is kept until the lease that it
--- had has run out. Rows that somebody else has locked are left for the next batch.
+-- had has run out; a job of a workflow step goes with its run. Rows that somebody else has locked are left for the next batch.
 -- Locks: the jobs it deletes, skipping locked ones. Index: job_queue_finished_index.
 create function runledger.delete_finished_jobs(
   statuses jsonb,
@@ -26,6 +26,7 @@ as $fn$
     where (queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
       and queue.finished_at < statement_timestamp() - older_than
       and statuses ? queue.status
+      and queue.workflow_run_id is null
       and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
       and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
     order by queue.finished_at

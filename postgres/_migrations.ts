@@ -88,6 +88,8 @@ create table runledger.job_queue (
   created_at timestamptz not null default clock_timestamp(),
   progress_done bigint,
   progress_total bigint,
+  -- The run whose step this job is; the step has the job's id.
+  workflow_run_id uuid,
   replay_of_job_id uuid,
   replay_of_run_number integer,
   worker_id text,
@@ -140,7 +142,9 @@ create table runledger.job_queue (
   constraint job_queue_replay_check check (
     (replay_of_job_id is null) = (replay_key is null) and (replay_of_job_id is null) = (replay_of_run_number is null)
     and replay_of_job_id <> id
-  )
+  ),
+  constraint job_queue_workflow_check
+    check (workflow_run_id is null or (idempotency_key is null and replay_of_job_id is null))
 )
 -- A job's row is rewritten two times in its life and then never again: vacuum early and often, by dead rows alone.
 with (
@@ -576,7 +580,7 @@ revoke all on function runledger.enqueue_jobs(jsonb) from public;
 --
 -- A job with an idempotency key is kept unless expires_keys, since its key stands for ever; a replay is kept while the
 -- job that it replays is there, so that the replay key still finds it; a cancelled job is kept until the lease that it
--- had has run out. Rows that somebody else has locked are left for the next batch.
+-- had has run out; a job of a workflow step goes with its run. Rows that somebody else has locked are left for the next batch.
 -- Locks: the jobs it deletes, skipping locked ones. Index: job_queue_finished_index.
 create function runledger.delete_finished_jobs(
   statuses jsonb,
@@ -595,6 +599,7 @@ as $fn$
     where (queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
       and queue.finished_at < statement_timestamp() - older_than
       and statuses ? queue.status
+      and queue.workflow_run_id is null
       and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
       and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
     order by queue.finished_at
@@ -615,6 +620,1252 @@ as $fn$
 $fn$;
 
 revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, boolean) from public;
+`,
+  },
+  {
+    version: 4,
+    name: "workflows",
+    sql: `-- purpose: workflow runs, their steps and edges, and what moves them: enqueue, release, gates, append, cancel, recover
+-- locks: none on existing tables (creates only)
+-- rewrites: nothing
+-- breaking: no
+--
+-- A run is one row, a step is one row, an edge is one row. The job that runs a step has the step's id, so there is no
+-- link to keep. Whoever changes a run locks its row first: the row is the run's mutex. The lock order of the whole
+-- schema is runs by id, then jobs by id; steps and edges change only under their run's lock and need none of their own.
+
+create table runledger.workflow_runs (
+  id uuid not null,
+  workflow_type text not null,
+  organization_id uuid,
+  status text not null,
+  step_count integer not null,
+  -- Counters over the steps, so that the run's status follows without reading ten thousand of them:
+  -- BLOCKED and ENQUEUED; WAITING_FOR_EXTERNAL; FAILED and CANCELED.
+  open_count integer not null,
+  waiting_count integer not null,
+  unsuccessful_count integer not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  finished_at timestamptz,
+  recovery_of_run_id uuid,
+  idempotency_key text,
+  active_key text,
+  recovery_key text,
+  recovery_mode text,
+  status_reason text,
+  -- The canonical request: metadata, result step, steps and edges as they were asked for.
+  enqueue_request jsonb not null,
+  constraint workflow_runs_pkey primary key (id),
+  constraint workflow_runs_status_check
+    check (status in ('RUNNING', 'WAITING_FOR_EXTERNAL', 'SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')),
+  constraint workflow_runs_type_check check (workflow_type ~ '\\S'),
+  -- The status is a function of the counters; only a cancelled run is what it is.
+  constraint workflow_runs_status_of_counters_check check (
+    status = case
+      when status = 'CANCELED' then 'CANCELED'
+      when open_count > 0 then 'RUNNING'
+      when waiting_count > 0 then 'WAITING_FOR_EXTERNAL'
+      when unsuccessful_count > 0 then 'COMPLETED_WITH_ERRORS'
+      else 'SUCCEEDED'
+    end
+  ),
+  constraint workflow_runs_counters_check check (
+    step_count > 0 and open_count >= 0 and waiting_count >= 0 and unsuccessful_count >= 0
+    and open_count + waiting_count + unsuccessful_count <= step_count
+    and (status <> 'CANCELED' or open_count + waiting_count = 0)
+  ),
+  constraint workflow_runs_finished_check
+    check ((finished_at is not null) = (status in ('SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED'))),
+  constraint workflow_runs_keys_check check (
+    (idempotency_key ~ '\\S' and octet_length(idempotency_key) <= 512) is not false
+    and (active_key ~ '\\S' and octet_length(active_key) <= 512) is not false
+  ),
+  constraint workflow_runs_recovery_check check (
+    (recovery_of_run_id is null) = (recovery_key is null) and (recovery_of_run_id is null) = (recovery_mode is null)
+    and recovery_mode in ('REPLAY', 'RESUME')
+  )
+)
+with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+
+create unique index workflow_runs_idempotency_unique
+on runledger.workflow_runs (workflow_type, organization_id, idempotency_key) nulls not distinct
+where idempotency_key is not null;
+
+-- At most one live run for each active key and organization, whatever its type.
+create unique index workflow_runs_active_unique
+on runledger.workflow_runs (organization_id, active_key) nulls not distinct
+where active_key is not null and status in ('RUNNING', 'WAITING_FOR_EXTERNAL');
+
+create unique index workflow_runs_recovery_unique
+on runledger.workflow_runs (recovery_of_run_id, recovery_key)
+where recovery_of_run_id is not null;
+
+create index workflow_runs_finished_index on runledger.workflow_runs ((idempotency_key is null), finished_at)
+where finished_at is not null;
+
+-- Steps have no foreign key to their run, nor edges to their steps: the functions below insert all of them together.
+create table runledger.workflow_steps (
+  id uuid not null,
+  run_id uuid not null,
+  step_key text not null,
+  position integer not null,
+  execution_kind text not null,
+  status text not null,
+  organization_id uuid,
+  priority integer,
+  max_attempts integer,
+  timeout_seconds integer,
+  dependency_count integer not null,
+  pending_count integer not null,
+  unsatisfied_count integer not null default 0,
+  allows_continuation boolean not null default false,
+  released_at timestamptz,
+  finished_at timestamptz,
+  gate_expires_at timestamptz,
+  gate_timeout_ms bigint,
+  job_type text,
+  stage text,
+  gate_outcome text,
+  status_reason text,
+  last_error_code text,
+  last_error_message text,
+  payload jsonb not null,
+  gate_output jsonb,
+  -- What a gate was completed with, or what a recovered run took over. The output of a job step is with its job.
+  output jsonb,
+  constraint workflow_steps_pkey primary key (id),
+  constraint workflow_steps_key_unique unique (run_id, step_key),
+  constraint workflow_steps_status_check check (
+    status in ('BLOCKED', 'WAITING_FOR_EXTERNAL', 'ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELED')
+  ),
+  constraint workflow_steps_kind_check check (
+    case execution_kind
+      when 'JOB' then
+        job_type is not null and priority is not null and max_attempts > 0 and timeout_seconds > 0
+        and stage is not null and gate_timeout_ms is null and status <> 'WAITING_FOR_EXTERNAL'
+      when 'EXTERNAL' then
+        job_type is null and priority is null and max_attempts is null and timeout_seconds is null and stage is null
+        and not allows_continuation and status not in ('ENQUEUED', 'RUNNING')
+      else false
+    end
+  ),
+  constraint workflow_steps_counters_check check (
+    position > 0 and pending_count >= 0 and unsatisfied_count >= 0 and pending_count <= dependency_count
+    and unsatisfied_count <= dependency_count
+  ),
+  -- Nothing starts before the last of its prerequisites has ended.
+  constraint workflow_steps_released_check check (
+    case status
+      when 'BLOCKED' then pending_count > 0 and released_at is null
+      when 'CANCELED' then true
+      else pending_count = 0 and unsatisfied_count = 0 and released_at is not null
+    end
+  ),
+  constraint workflow_steps_finished_check
+    check ((finished_at is not null) = (status in ('SUCCEEDED', 'FAILED', 'CANCELED'))),
+  constraint workflow_steps_gate_check check (
+    (gate_timeout_ms is null) = (gate_outcome is null) and gate_outcome in ('SUCCEEDED', 'FAILED', 'CANCELED')
+  )
+);
+
+create index workflow_steps_gate_index on runledger.workflow_steps (gate_expires_at)
+where status = 'WAITING_FOR_EXTERNAL' and gate_expires_at is not null;
+
+create table runledger.workflow_step_dependencies (
+  prerequisite_step_id uuid not null,
+  dependent_step_id uuid not null,
+  release_mode text not null,
+  constraint workflow_step_dependencies_pkey primary key (prerequisite_step_id, dependent_step_id),
+  constraint workflow_step_dependencies_mode_check check (release_mode in ('ON_TERMINAL', 'ON_SUCCESS')),
+  constraint workflow_step_dependencies_self_check check (prerequisite_step_id <> dependent_step_id)
+);
+
+create index workflow_step_dependencies_dependent_index
+on runledger.workflow_step_dependencies (dependent_step_id, prerequisite_step_id);
+
+-- What was done to a run after it was enqueued.
+create table runledger.workflow_run_mutations (
+  run_id uuid not null,
+  mutation_key text not null,
+  mutation_kind text not null,
+  occurred_at timestamptz not null default clock_timestamp(),
+  metadata jsonb,
+  request jsonb not null,
+  constraint workflow_run_mutations_pkey primary key (run_id, mutation_key),
+  constraint workflow_run_mutations_kind_check check (mutation_kind in ('APPEND_STEPS')),
+  constraint workflow_run_mutations_key_check check (mutation_key ~ '\\S' and octet_length(mutation_key) <= 512)
+);
+
+-- Inserts the steps and edges of runs whose rows are there and locked, and releases those that wait for nothing.
+--
+-- batches: an array of {run_id, organization_id?, steps: [as in the canonical request], placements: [{id, position,
+-- dependency_count, pending_count, unsatisfied_count, is_kept?, kept_output?}] in the order of steps, edges: [{p, d, m}]}.
+-- A kept step is one that a recovered run takes over as succeeded.
+-- Returns the job types that have no enabled definition, if any; then nothing was inserted.
+create function runledger.place_workflow_steps(batches jsonb) returns jsonb
+language sql
+set search_path = pg_catalog, pg_temp
+as $fn$
+  with batch as materialized (
+    select input.*
+    from jsonb_to_recordset(batches) as input (run_id uuid, steps jsonb, placements jsonb, edges jsonb)
+  ),
+  step as materialized (
+    select batch.run_id, zipped.*
+    from batch
+    cross join lateral rows from (
+      jsonb_to_recordset(batch.steps) as (
+        step_key text, execution_kind text, job_type text, organization_id uuid, payload jsonb, priority integer,
+        max_attempts integer, timeout_seconds integer, stage text, allow_handler_continuation boolean, gate jsonb
+      ),
+      jsonb_to_recordset(batch.placements) as (
+        id uuid, "position" integer, dependency_count integer, pending_count integer, unsatisfied_count integer,
+        is_kept boolean, kept_output jsonb
+      )
+    ) as zipped
+  ),
+  defined as materialized (
+    select definition.job_type, definition.priority, definition.max_attempts, definition.timeout_seconds
+    from runledger.job_definitions as definition
+    where definition.is_enabled
+      and definition.job_type = any (array(select distinct step.job_type from step where step.job_type is not null))
+  ),
+  undefined as materialized (
+    select jsonb_agg(distinct step.job_type) as job_types
+    from step
+    where step.job_type is not null
+      and not exists (select from defined where defined.job_type = step.job_type)
+  ),
+  inserted as (
+    insert into runledger.workflow_steps (
+      id, run_id, step_key, position, execution_kind, status, organization_id, priority, max_attempts, timeout_seconds,
+      dependency_count, pending_count, unsatisfied_count, allows_continuation, released_at, finished_at,
+      gate_timeout_ms, gate_expires_at, job_type, stage, gate_outcome, gate_output, payload, output, status_reason,
+      last_error_code
+    )
+    select
+      step.id, step.run_id, step.step_key, step.position, step.execution_kind,
+      case
+        when step.is_kept then 'SUCCEEDED'
+        when step.pending_count > 0 then 'BLOCKED'
+        when step.unsatisfied_count > 0 then 'CANCELED'
+        when step.execution_kind = 'EXTERNAL' then 'WAITING_FOR_EXTERNAL'
+        else 'ENQUEUED'
+      end,
+      step.organization_id, coalesce(step.priority, defined.priority),
+      coalesce(step.max_attempts, defined.max_attempts), coalesce(step.timeout_seconds, defined.timeout_seconds),
+      step.dependency_count, step.pending_count, step.unsatisfied_count,
+      coalesce(step.allow_handler_continuation, false),
+      case when step.pending_count = 0 and step.unsatisfied_count = 0 then clock_timestamp() end,
+      case when step.pending_count = 0 and (step.unsatisfied_count > 0 or step.is_kept) then clock_timestamp() end,
+      (step.gate ->> 'after_ms')::bigint,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count = 0 and step.is_kept is not true then
+          clock_timestamp() + (step.gate ->> 'after_ms')::bigint * interval '1 millisecond'
+      end,
+      step.job_type, step.stage, step.gate ->> 'outcome', step.gate -> 'output', step.payload,
+      step.kept_output,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count > 0 then 'workflow.dependency_unsatisfied'
+      end,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count > 0 then 'workflow.dependency_unsatisfied'
+      end
+    from step
+    left join defined on defined.job_type = step.job_type
+    where (select undefined.job_types from undefined) is null
+    returning
+      id, run_id, status, job_type, organization_id, priority, max_attempts, timeout_seconds, stage, payload
+  ),
+  linked as (
+    insert into runledger.workflow_step_dependencies (prerequisite_step_id, dependent_step_id, release_mode)
+    select edge.p, edge.d, case edge.m when 's' then 'ON_SUCCESS' else 'ON_TERMINAL' end
+    from batch
+    cross join lateral jsonb_to_recordset(batch.edges) as edge (p uuid, d uuid, m text)
+    where (select undefined.job_types from undefined) is null
+  ),
+  enqueued as (
+    insert into runledger.job_queue (
+      id, workflow_run_id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds,
+      payload
+    )
+    select
+      inserted.id, inserted.run_id, inserted.job_type, inserted.organization_id, inserted.stage, inserted.priority,
+      clock_timestamp(), inserted.max_attempts, inserted.timeout_seconds, inserted.payload
+    from inserted
+    where inserted.status = 'ENQUEUED'
+    returning id, stage
+  ),
+  posted as (
+    insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+    select enqueued.id, 1, 1, 'ENQUEUED', enqueued.stage
+    from enqueued
+  )
+  select undefined.job_types
+  from undefined
+$fn$;
+
+-- Enqueues a batch of runs, all or nothing.
+--
+-- requests: an array of {ord, id, workflow_type, organization_id?, idempotency_key?, active_key?, step_count,
+-- open_count, waiting_count, request, placements, edges}; request is the canonical request.
+-- Returns null when every request became a new run; {"existing": [{ord, run_id, status, disposition}]} for those that
+-- met an equal earlier request of their key ("existing") or a live run of their active key ("active");
+-- {"error": code, "details": {...}} when the batch was refused and nothing was written.
+-- Locks: new rows only. Two batches insert their keys in the same order.
+create function runledger.enqueue_workflow_runs(requests jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  answer jsonb;
+  inserted_ids uuid[];
+  undefined_types jsonb;
+begin
+  if requests @? '$[*] ? (@.idempotency_key != null || @.active_key != null)'
+    and current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    return '{"error": "workflow.enqueue_idempotency_unsupported_isolation"}';
+  end if;
+
+  for pass in 1..10 loop
+    with input as materialized (
+      select run.*
+      from jsonb_to_recordset(requests) as run (
+        ord integer, id uuid, workflow_type text, organization_id uuid, idempotency_key text, active_key text,
+        step_count integer, open_count integer, waiting_count integer, request jsonb
+      )
+    ),
+    led as materialized (
+      select
+        input.*,
+        case when input.idempotency_key is null then input.id else first_value(input.id) over key_order end as leader_id,
+        case
+          when input.idempotency_key is null then input.request
+          else first_value(input.request) over key_order
+        end as leader_request
+      from input
+      window key_order as (
+        partition by input.workflow_type, input.organization_id, input.idempotency_key order by input.ord
+      )
+    ),
+    existing as materialized (
+      select led.ord, found.id, found.status, found.enqueue_request, 'existing' as disposition
+      from led
+      cross join lateral (
+        select run.id, run.status, run.enqueue_request
+        from runledger.workflow_runs as run
+        where run.workflow_type = led.workflow_type
+          and run.organization_id = led.organization_id
+          and run.idempotency_key = led.idempotency_key
+        union all
+        select run.id, run.status, run.enqueue_request
+        from runledger.workflow_runs as run
+        where led.organization_id is null
+          and run.workflow_type = led.workflow_type
+          and run.organization_id is null
+          and run.idempotency_key = led.idempotency_key
+      ) as found
+      where led.idempotency_key is not null
+    ),
+    -- A live run that holds the active key, unless the request's own idempotency key found its run.
+    active as materialized (
+      select led.ord, found.id, found.status, 'active' as disposition
+      from led
+      cross join lateral (
+        select run.id, run.status
+        from runledger.workflow_runs as run
+        where run.organization_id = led.organization_id
+          and run.active_key = led.active_key
+          and run.status in ('RUNNING', 'WAITING_FOR_EXTERNAL')
+        union all
+        select run.id, run.status
+        from runledger.workflow_runs as run
+        where led.organization_id is null
+          and run.organization_id is null
+          and run.active_key = led.active_key
+          and run.status in ('RUNNING', 'WAITING_FOR_EXTERNAL')
+      ) as found
+      where led.active_key is not null
+        and not exists (select from existing where existing.ord = led.ord)
+    ),
+    differing as materialized (
+      select jsonb_agg(distinct field.key) as fields
+      from led
+      left join existing on existing.ord = led.ord
+      cross join lateral jsonb_each(led.request) as field
+      where led.request <> coalesce(existing.enqueue_request, led.leader_request)
+        and field.value is distinct from coalesce(existing.enqueue_request, led.leader_request) -> field.key
+    ),
+    fresh as materialized (
+      select led.*
+      from led
+      where led.id = led.leader_id
+        and not exists (select from existing where existing.ord = led.ord)
+        and not exists (select from active where active.ord = led.ord)
+        and (pass = 1 or led.idempotency_key is not null or led.active_key is not null)
+    ),
+    inserted as (
+      insert into runledger.workflow_runs (
+        id, workflow_type, organization_id, status, step_count, open_count, waiting_count, idempotency_key, active_key,
+        enqueue_request
+      )
+      select
+        fresh.id, fresh.workflow_type, fresh.organization_id,
+        case when fresh.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end, fresh.step_count,
+        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request
+      from fresh
+      where (select differing.fields from differing) is null
+      order by fresh.workflow_type, fresh.organization_id, fresh.idempotency_key, fresh.active_key, fresh.ord
+      on conflict do nothing
+      returning id
+    )
+    select
+      case
+        when differing.fields is not null then
+          jsonb_build_object(
+            'error', 'workflow.enqueue_conflicting_retry', 'details', jsonb_build_object('fields', differing.fields)
+          )
+        when (select count(*) from fresh) > (select count(*) from inserted) then '{"again": true}'
+        else (
+          select jsonb_build_object('existing', jsonb_agg(jsonb_build_object(
+            'ord', led.ord,
+            'run_id', coalesce(existing.id, active.id, led.leader_id),
+            'status', coalesce(existing.status, active.status, 'RUNNING'),
+            'disposition', coalesce(existing.disposition, active.disposition, 'existing')
+          )))
+          from led
+          left join existing on existing.ord = led.ord
+          left join active on active.ord = led.ord
+          where led.id <> coalesce(existing.id, active.id, led.leader_id)
+          having count(*) > 0
+        )
+      end,
+      array(select inserted.id from inserted)
+    into answer, inserted_ids
+    from differing;
+
+    if answer ? 'error' then
+      if pass > 1 and jsonb_array_length(requests) > 1 then
+        raise exception using
+          errcode = 'RL000', message = answer ->> 'error', detail = coalesce(answer ->> 'details', '{}');
+      end if;
+      return answer;
+    end if;
+
+    if cardinality(inserted_ids) > 0 then
+      select runledger.place_workflow_steps(jsonb_agg(jsonb_build_object(
+        'run_id', run.id, 'steps', run.request -> 'steps', 'placements', run.placements, 'edges', run.edges
+      )))
+      into undefined_types
+      from jsonb_to_recordset(requests) as run (id uuid, request jsonb, placements jsonb, edges jsonb)
+      where run.id = any (inserted_ids);
+      if undefined_types is not null then
+        -- The runs are in: only undoing the statement takes them out again.
+        raise exception using
+          errcode = 'RL000', message = 'workflow.definition_not_found_or_disabled',
+          detail = jsonb_build_object('jobTypes', undefined_types);
+      end if;
+    end if;
+    if answer is null or answer ? 'existing' then
+      return answer;
+    end if;
+  end loop;
+  raise exception using errcode = '40001', message = 'a workflow key is being taken and freed without end';
+end
+$fn$;
+
+revoke all on function runledger.enqueue_workflow_runs(jsonb) from public;
+
+-- Counts the edges of steps that have ended, releases or cancels dependents, wave after wave, and rolls up their runs.
+--
+-- ended_steps: an array of {run_id, closed, no_longer_waiting, unsuccessful, steps: [{id, status}]}, one entry a run: the
+-- steps that ended, and how many of them were counted open or waiting until now, and how many did not succeed.
+-- The caller holds the locks of the runs. Nothing is released under a cancelled run.
+create function runledger.release_workflow_dependents(ended_steps jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  wave jsonb := ended_steps;
+begin
+  while wave is not null loop
+    with ended as materialized (
+      select run.id as run_id, run.status as run_status, step.id, step.status, tally.closed, tally.no_longer_waiting,
+        tally.unsuccessful
+      from jsonb_to_recordset(wave) as tally (
+        run_id uuid, closed integer, no_longer_waiting integer, unsuccessful integer, steps jsonb
+      )
+      join runledger.workflow_runs as run on run.id = tally.run_id
+      cross join lateral jsonb_to_recordset(tally.steps) as step (id uuid, status text)
+    ),
+    counted as materialized (
+      select
+        edge.dependent_step_id as id,
+        count(*)::integer as ended_count,
+        (count(*) filter (where edge.release_mode = 'ON_SUCCESS' and ended.status <> 'SUCCEEDED'))::integer
+          as unsatisfied_count
+      from ended
+      join runledger.workflow_step_dependencies as edge on edge.prerequisite_step_id = ended.id
+      where ended.run_status <> 'CANCELED'
+      group by edge.dependent_step_id
+    ),
+    touched as (
+      update runledger.workflow_steps as step
+      set pending_count = step.pending_count - counted.ended_count,
+        unsatisfied_count = step.unsatisfied_count + counted.unsatisfied_count,
+        status = case
+          when step.pending_count > counted.ended_count then step.status
+          when step.unsatisfied_count + counted.unsatisfied_count > 0 then 'CANCELED'
+          when step.execution_kind = 'EXTERNAL' then 'WAITING_FOR_EXTERNAL'
+          else 'ENQUEUED'
+        end,
+        released_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count = 0 then
+            clock_timestamp()
+        end,
+        gate_expires_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count = 0 then
+            clock_timestamp() + step.gate_timeout_ms * interval '1 millisecond'
+        end,
+        finished_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            clock_timestamp()
+        end,
+        status_reason = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            'workflow.dependency_unsatisfied'
+        end,
+        last_error_code = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            'workflow.dependency_unsatisfied'
+        end
+      from counted
+      where step.id = counted.id
+        and step.status = 'BLOCKED'
+      returning
+        step.id, step.run_id, step.status, step.job_type, step.organization_id, step.priority, step.max_attempts,
+        step.timeout_seconds, step.stage, step.payload
+    ),
+    enqueued as (
+      insert into runledger.job_queue (
+        id, workflow_run_id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds,
+        payload
+      )
+      select
+        touched.id, touched.run_id, touched.job_type, touched.organization_id, touched.stage, touched.priority,
+        clock_timestamp(), touched.max_attempts, touched.timeout_seconds, touched.payload
+      from touched
+      where touched.status = 'ENQUEUED'
+      returning id, stage
+    ),
+    posted as (
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+      select enqueued.id, 1, 1, 'ENQUEUED', enqueued.stage
+      from enqueued
+    ),
+    moved as materialized (
+      select
+        touched.run_id,
+        (count(*) filter (where touched.status = 'WAITING_FOR_EXTERNAL'))::integer as now_waiting,
+        (count(*) filter (where touched.status = 'CANCELED'))::integer as canceled,
+        jsonb_agg(jsonb_build_object('id', touched.id, 'status', touched.status))
+          filter (where touched.status = 'CANCELED') as steps
+      from touched
+      where touched.status in ('WAITING_FOR_EXTERNAL', 'CANCELED')
+      group by touched.run_id
+    ),
+    -- What ended in this wave was counted open or waiting; what it cancels is taken from open here and now.
+    rolled as (
+      update runledger.workflow_runs as run
+      set open_count = run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0),
+        waiting_count = run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0),
+        unsuccessful_count = run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0),
+        status = case
+          when run.status = 'CANCELED' then 'CANCELED'
+          when run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0) > 0 then
+            'RUNNING'
+          when run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0) > 0 then
+            'WAITING_FOR_EXTERNAL'
+          when run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0) > 0 then
+            'COMPLETED_WITH_ERRORS'
+          else 'SUCCEEDED'
+        end,
+        finished_at = case
+          when run.status = 'CANCELED' then run.finished_at
+          when run.open_count - tally.closed - coalesce(moved.canceled, 0)
+            + run.waiting_count - tally.no_longer_waiting = 0 then clock_timestamp()
+        end
+      from (
+        select distinct ended.run_id, ended.closed, ended.no_longer_waiting, ended.unsuccessful from ended
+      ) as tally
+      left join moved on moved.run_id = tally.run_id
+      where run.id = tally.run_id
+    )
+    select jsonb_agg(jsonb_build_object(
+      'run_id', moved.run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0, 'steps', moved.steps
+    ))
+    into wave
+    from moved
+    where moved.canceled > 0;
+  end loop;
+end
+$fn$;
+
+-- Posts the end of steps and everything that follows from it.
+--
+-- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, output?}.
+-- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
+-- as it is.
+create function runledger.finish_workflow_steps(finished jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  ended_steps jsonb;
+begin
+  with input as materialized (
+    select step.*
+    from jsonb_to_recordset(finished) as step (
+      step_id uuid, run_id uuid, status text, reason text, error_code text, error_message text, output jsonb
+    )
+  ),
+  marked as (
+    update runledger.workflow_steps as step
+    set status = input.status,
+      finished_at = clock_timestamp(),
+      gate_expires_at = null,
+      status_reason = input.reason,
+      last_error_code = input.error_code,
+      last_error_message = input.error_message,
+      output = input.output
+    from input
+    where step.id = input.step_id
+      and step.status in ('ENQUEUED', 'WAITING_FOR_EXTERNAL')
+    returning step.id, step.run_id, step.status, step.execution_kind
+  ),
+  tallied as (
+    select
+      marked.run_id,
+      count(*) filter (where marked.execution_kind = 'JOB') as closed,
+      count(*) filter (where marked.execution_kind = 'EXTERNAL') as no_longer_waiting,
+      count(*) filter (where marked.status <> 'SUCCEEDED') as unsuccessful,
+      jsonb_agg(jsonb_build_object('id', marked.id, 'status', marked.status)) as steps
+    from marked
+    group by marked.run_id
+  )
+  select jsonb_agg(jsonb_build_object(
+    'run_id', tallied.run_id, 'closed', tallied.closed, 'no_longer_waiting', tallied.no_longer_waiting,
+    'unsuccessful', tallied.unsuccessful, 'steps', tallied.steps
+  ))
+  into ended_steps
+  from tallied;
+
+  perform runledger.release_workflow_dependents(ended_steps);
+end
+$fn$;
+
+revoke all on function runledger.place_workflow_steps(jsonb) from public;
+revoke all on function runledger.release_workflow_dependents(jsonb) from public;
+revoke all on function runledger.finish_workflow_steps(jsonb) from public;
+`,
+  },
+  {
+    version: 5,
+    name: "workflow_operations",
+    sql: `-- purpose: what is done to a workflow run from outside: complete a gate, append steps, cancel, recover, remove
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+--
+-- Each function locks the run's row first. They answer {"error": code, "details": {...}} before anything is written, or
+-- what the caller wants to know.
+
+-- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
+create function runledger.cancel_locked_jobs(job_ids uuid[], note jsonb)
+returns table (job_id uuid, workflow_run_id uuid, lease_quiesces_at timestamptz)
+language sql
+set search_path = pg_catalog, pg_temp
+as $fn$
+  with canceled as (
+    update runledger.job_queue as queue
+    set status = 'CANCELED',
+      event_seq = queue.event_seq + 1,
+      worker_id = null,
+      lease_token = null,
+      lease_expires_at = case when queue.lease_expires_at > clock_timestamp() then queue.lease_expires_at end,
+      last_heartbeat_at = null,
+      finished_at = clock_timestamp(),
+      status_reason = coalesce(note ->> 'reason', 'CANCELED')
+    where queue.id = any (job_ids)
+    returning
+      queue.id, queue.workflow_run_id, queue.event_seq, queue.run_number, queue.attempt, queue.stage,
+      queue.lease_expires_at
+  ),
+  posted as (
+    insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
+    select
+      canceled.id, canceled.event_seq, canceled.run_number, nullif(canceled.attempt, 0), 'CANCELED', canceled.stage,
+      note || jsonb_strip_nulls(jsonb_build_object('lease_quiesces_at', canceled.lease_expires_at))
+    from canceled
+  )
+  select canceled.id, canceled.workflow_run_id, canceled.lease_expires_at
+  from canceled
+$fn$;
+
+-- Completes a gate. An equal repetition changes nothing; a different one is refused.
+create function runledger.complete_external_step(
+  target_run_id uuid,
+  scope_kind text,
+  scope_organization_id uuid,
+  target_step_key text,
+  new_status text,
+  reason text,
+  error_code text,
+  error_message text,
+  new_output jsonb
+) returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  gate record;
+begin
+  perform
+  from runledger.workflow_runs as run
+  where run.id = target_run_id
+    and (scope_kind = 'all' or run.organization_id is not distinct from scope_organization_id)
+  for update;
+  if not found then
+    return '{"error": "workflow.run_not_found"}';
+  end if;
+
+  select step.id, step.execution_kind, step.status, step.status_reason, step.last_error_code, step.last_error_message,
+    step.output
+  into gate
+  from runledger.workflow_steps as step
+  where step.run_id = target_run_id
+    and step.step_key = target_step_key;
+  if not found then
+    return '{"error": "workflow.external_step_not_found"}';
+  elsif gate.execution_kind <> 'EXTERNAL' then
+    return '{"error": "workflow.external_step_not_external"}';
+  elsif gate.status = 'BLOCKED' then
+    return '{"error": "workflow.external_step_not_waiting"}';
+  elsif gate.status <> 'WAITING_FOR_EXTERNAL' then
+    if (gate.status, gate.status_reason, gate.last_error_code, gate.last_error_message, gate.output)
+      is distinct from (new_status, reason, error_code, error_message, new_output) then
+      return jsonb_build_object(
+        'error', 'workflow.external_step_conflicting_completion_retry',
+        'details', jsonb_build_object('status', gate.status)
+      );
+    end if;
+    return '{"is_applied": false}';
+  end if;
+
+  perform runledger.finish_workflow_steps(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+    'step_id', gate.id, 'run_id', target_run_id, 'status', new_status, 'reason', reason, 'error_code', error_code,
+    'error_message', error_message
+  )) || case when new_output is null then '{}' else jsonb_build_object('output', new_output) end));
+  return '{"is_applied": true}';
+end
+$fn$;
+
+-- Gives overdue gates their default outcome; at most batch_limit of them. Runs that somebody else has locked are left for
+-- the next call. Returns how many gates it ended.
+create function runledger.expire_workflow_gates(batch_limit integer) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  run_ids uuid[];
+  overdue jsonb;
+begin
+  select array_agg(locked.id)
+  into run_ids
+  from (
+    select run.id
+    from runledger.workflow_runs as run
+    where run.id = any (array(
+      select step.run_id
+      from runledger.workflow_steps as step
+      where step.status = 'WAITING_FOR_EXTERNAL'
+        and step.gate_expires_at <= statement_timestamp()
+      order by step.gate_expires_at
+      limit batch_limit
+    ))
+    order by run.id
+    for update skip locked
+  ) as locked;
+  if run_ids is null then
+    return 0;
+  end if;
+
+  select jsonb_agg(
+    jsonb_build_object(
+      'step_id', gate.id, 'run_id', gate.run_id, 'status', gate.gate_outcome, 'reason', 'workflow.gate_timed_out'
+    )
+    || case gate.gate_outcome
+      when 'SUCCEEDED' then '{}'
+      else '{"error_code": "workflow.gate_timed_out", "error_message": "The gate was not completed in time."}'
+    end
+    || case when gate.gate_output is null then '{}' else jsonb_build_object('output', gate.gate_output) end
+  )
+  into overdue
+  from (
+    select step.id, step.run_id, step.gate_outcome, step.gate_output
+    from runledger.workflow_steps as step
+    where step.run_id = any (run_ids)
+      and step.status = 'WAITING_FOR_EXTERNAL'
+      and step.gate_expires_at <= statement_timestamp()
+    order by step.gate_expires_at
+    limit batch_limit
+  ) as gate;
+  if overdue is null then
+    return 0;
+  end if;
+  perform runledger.finish_workflow_steps(overdue);
+  return jsonb_array_length(overdue);
+end
+$fn$;
+
+-- Cancels a run with all of its steps and jobs. A terminal run is left as it is.
+create function runledger.cancel_workflow_run(
+  target_run_id uuid,
+  scope_kind text,
+  scope_organization_id uuid,
+  note jsonb
+) returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  run_status text;
+  quiesces_at timestamptz;
+begin
+  select run.status
+  into run_status
+  from runledger.workflow_runs as run
+  where run.id = target_run_id
+    and (scope_kind = 'all' or run.organization_id is not distinct from scope_organization_id)
+  for update;
+  if not found then
+    return '{"error": "workflow.run_not_found"}';
+  elsif run_status not in ('RUNNING', 'WAITING_FOR_EXTERNAL') then
+    return jsonb_build_object('is_applied', false, 'status', run_status);
+  end if;
+
+  -- Whoever holds one of these rows without the run's lock only claims or extends a lease, and is soon done.
+  with locked as materialized (
+    select queue.id, queue.status
+    from runledger.job_queue as queue
+    where queue.id = any (array(
+      select step.id
+      from runledger.workflow_steps as step
+      where step.run_id = target_run_id
+        and step.status = 'ENQUEUED'
+    ))
+    order by queue.id
+    for update
+  )
+  select max(canceled.lease_quiesces_at)
+  into quiesces_at
+  from runledger.cancel_locked_jobs(
+    array(select locked.id from locked where locked.status in ('PENDING', 'LEASED')), note
+  ) as canceled;
+
+  update runledger.workflow_steps as step
+  set status = 'CANCELED',
+    finished_at = clock_timestamp(),
+    gate_expires_at = null,
+    status_reason = coalesce(note ->> 'reason', 'workflow.run_canceled'),
+    last_error_code = 'workflow.run_canceled'
+  where step.run_id = target_run_id
+    and step.status in ('BLOCKED', 'WAITING_FOR_EXTERNAL', 'ENQUEUED');
+
+  update runledger.workflow_runs as run
+  set status = 'CANCELED',
+    finished_at = clock_timestamp(),
+    unsuccessful_count = run.unsuccessful_count + run.open_count + run.waiting_count,
+    open_count = 0,
+    waiting_count = 0,
+    status_reason = coalesce(note ->> 'reason', 'CANCELED')
+  where run.id = target_run_id;
+  return jsonb_build_object(
+    'is_applied', true, 'status', 'CANCELED', 'lease_quiesces_at', extract(epoch from quiesces_at)
+  );
+end
+$fn$;
+
+-- Appends steps to a run while one of its gates is open, once for each mutation key.
+--
+-- request: {window_step_key, steps: [as in the canonical request of a run]}; step_ids: the new ids in the order of steps.
+create function runledger.append_workflow_steps(
+  target_run_id uuid,
+  scope_kind text,
+  scope_organization_id uuid,
+  new_mutation_key text,
+  mutation_metadata jsonb,
+  new_request jsonb,
+  step_ids jsonb
+) returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  target record;
+  mutation record;
+  gate record;
+  problem jsonb;
+  placements jsonb;
+  edges jsonb;
+  undefined_types jsonb;
+begin
+  select run.id, run.status, run.step_count
+  into target
+  from runledger.workflow_runs as run
+  where run.id = target_run_id
+    and (scope_kind = 'all' or run.organization_id is not distinct from scope_organization_id)
+  for update;
+  if not found then
+    return '{"error": "workflow.run_not_found"}';
+  end if;
+
+  select applied.request
+  into mutation
+  from runledger.workflow_run_mutations as applied
+  where applied.run_id = target_run_id
+    and applied.mutation_key = new_mutation_key;
+  if found then
+    if mutation.request <> new_request then
+      return '{"error": "workflow.append_conflicting_retry"}';
+    end if;
+    return '{"is_applied": false}';
+  end if;
+
+  select step.execution_kind, step.status
+  into gate
+  from runledger.workflow_steps as step
+  where step.run_id = target_run_id
+    and step.step_key = new_request ->> 'window_step_key';
+  if not found then
+    return '{"error": "workflow.append_window_missing"}';
+  elsif gate.execution_kind <> 'EXTERNAL' then
+    return '{"error": "workflow.append_window_not_external"}';
+  elsif target.status not in ('RUNNING', 'WAITING_FOR_EXTERNAL') then
+    return '{"error": "workflow.append_terminal_run"}';
+  elsif gate.status <> 'WAITING_FOR_EXTERNAL' then
+    return '{"error": "workflow.append_window_not_open"}';
+  end if;
+
+  with added as materialized (
+    select zipped.step_key, zipped.dependencies, zipped.id::uuid as id, zipped.ord::integer as ord
+    from rows from (
+      jsonb_to_recordset(new_request -> 'steps') as (step_key text, dependencies jsonb),
+      jsonb_array_elements_text(step_ids)
+    ) with ordinality as zipped (step_key, dependencies, id, ord)
+  ),
+  edge as materialized (
+    select
+      added.id as dependent_id, added.step_key, dependency.prerequisite_step_key, dependency.release_mode,
+      coalesce(sibling.id, standing.id) as prerequisite_id,
+      sibling.id is null and standing.status in ('SUCCEEDED', 'FAILED', 'CANCELED') as has_ended,
+      sibling.id is null and standing.status in ('FAILED', 'CANCELED') and dependency.release_mode = 'ON_SUCCESS'
+        as is_unsatisfied
+    from added
+    cross join lateral jsonb_to_recordset(added.dependencies) as dependency (
+      prerequisite_step_key text, release_mode text
+    )
+    left join added as sibling on sibling.step_key = dependency.prerequisite_step_key
+    left join runledger.workflow_steps as standing
+      on standing.run_id = target_run_id and standing.step_key = dependency.prerequisite_step_key
+  )
+  select
+    coalesce(
+      (
+        select jsonb_build_object('error', 'workflow.invalid_dag_duplicate_step_key', 'details',
+          jsonb_build_object('stepKey', min(added.step_key)))
+        from added
+        join runledger.workflow_steps as standing
+          on standing.run_id = target_run_id and standing.step_key = added.step_key
+        having count(*) > 0
+      ),
+      (
+        select jsonb_build_object('error', 'workflow.invalid_dag_missing_dependency', 'details',
+          jsonb_build_object('stepKey', min(edge.step_key), 'prerequisiteStepKey', min(edge.prerequisite_step_key)))
+        from edge
+        where edge.prerequisite_id is null
+        having count(*) > 0
+      )
+    ),
+    (
+      select jsonb_agg(jsonb_build_object(
+        'id', added.id, 'position', target.step_count + added.ord,
+        'dependency_count', tally.dependency_count, 'pending_count', tally.pending_count,
+        'unsatisfied_count', tally.unsatisfied_count
+      ) order by added.ord)
+      from added
+      cross join lateral (
+        select
+          count(*) as dependency_count, count(*) filter (where not edge.has_ended) as pending_count,
+          count(*) filter (where edge.is_unsatisfied) as unsatisfied_count
+        from edge
+        where edge.dependent_id = added.id
+      ) as tally
+    ),
+    (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end
+      )), '[]')
+      from edge
+    )
+  into problem, placements, edges;
+  if problem is not null then
+    return problem;
+  end if;
+
+  undefined_types := runledger.place_workflow_steps(jsonb_build_array(jsonb_build_object(
+    'run_id', target_run_id, 'steps', new_request -> 'steps', 'placements', placements, 'edges', edges
+  )));
+  if undefined_types is not null then
+    return jsonb_build_object(
+      'error', 'workflow.definition_not_found_or_disabled',
+      'details', jsonb_build_object('jobTypes', undefined_types)
+    );
+  end if;
+
+  insert into runledger.workflow_run_mutations (run_id, mutation_key, mutation_kind, metadata, request)
+  values (target_run_id, new_mutation_key, 'APPEND_STEPS', mutation_metadata, new_request);
+
+  update runledger.workflow_runs as run
+  set step_count = run.step_count + tally.added,
+    open_count = run.open_count + tally.open,
+    waiting_count = run.waiting_count + tally.waiting,
+    unsuccessful_count = run.unsuccessful_count + tally.unsuccessful,
+    -- The window is still open, so the run is live.
+    status = case when run.open_count + tally.open > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end
+  from (
+    select
+      count(*) as added, count(*) filter (where step.status in ('BLOCKED', 'ENQUEUED')) as open,
+      count(*) filter (where step.status = 'WAITING_FOR_EXTERNAL') as waiting,
+      count(*) filter (where step.status = 'CANCELED') as unsuccessful
+    from runledger.workflow_steps as step
+    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+  ) as tally
+  where run.id = target_run_id;
+
+  -- Steps that could never be released any more were born cancelled, and so are those that need them.
+  perform runledger.release_workflow_dependents((
+    select jsonb_build_array(jsonb_build_object(
+      'run_id', target_run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0,
+      'steps', jsonb_agg(jsonb_build_object('id', step.id, 'status', step.status))
+    ))
+    from runledger.workflow_steps as step
+    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+      and step.status = 'CANCELED'
+    having count(*) > 0
+  ));
+  return '{"is_applied": true}';
+end
+$fn$;
+
+-- Runs a terminal run again as a new one: whole (REPLAY), or taking over the outputs of the steps that succeeded
+-- (RESUME). Once for each source and key.
+create function runledger.recover_workflow_run(
+  source_run_id uuid,
+  scope_kind text,
+  scope_organization_id uuid,
+  new_run_id uuid,
+  new_recovery_key text,
+  new_recovery_mode text
+) returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  source record;
+  standing record;
+  batch jsonb;
+  open_steps integer;
+  waiting_steps integer;
+  step_total integer;
+  undefined_types jsonb;
+begin
+  select run.id, run.workflow_type, run.organization_id, run.status, run.active_key, run.enqueue_request
+  into source
+  from runledger.workflow_runs as run
+  where run.id = source_run_id
+    and (scope_kind = 'all' or run.organization_id is not distinct from scope_organization_id)
+  for update;
+  if not found then
+    return '{"error": "workflow.run_not_found"}';
+  end if;
+
+  select run.id, run.recovery_mode
+  into standing
+  from runledger.workflow_runs as run
+  where run.recovery_of_run_id = source_run_id
+    and run.recovery_key = new_recovery_key;
+  if found then
+    if standing.recovery_mode <> new_recovery_mode then
+      return '{"error": "workflow.recovery_request_conflict"}';
+    end if;
+    return jsonb_build_object('run_id', standing.id, 'disposition', 'existing');
+  elsif source.status not in ('SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED') then
+    return jsonb_build_object(
+      'error', 'workflow.recovery_source_not_terminal', 'details', jsonb_build_object('status', source.status)
+    );
+  elsif new_recovery_mode = 'RESUME' and source.status = 'SUCCEEDED' then
+    return '{"error": "workflow.recovery_nothing_to_resume"}';
+  end if;
+
+  with copied as materialized (
+    select
+      runledger.new_id() as id, step.id as source_id, step.position, step.step_key, step.execution_kind, step.job_type,
+      step.organization_id, step.payload, step.priority, step.max_attempts, step.timeout_seconds, step.stage,
+      step.allows_continuation, step.gate_timeout_ms, step.gate_outcome, step.gate_output, step.dependency_count,
+      new_recovery_mode = 'RESUME' and step.status = 'SUCCEEDED' as is_kept,
+      coalesce(step.output, job.output) as output
+    from runledger.workflow_steps as step
+    left join runledger.job_queue as job on job.id = step.id
+    where step.run_id = source_run_id
+  ),
+  edge as materialized (
+    select edge.release_mode, prerequisite.id as prerequisite_id, prerequisite.is_kept, dependent.id as dependent_id
+    from copied as dependent
+    join runledger.workflow_step_dependencies as edge on edge.dependent_step_id = dependent.source_id
+    join copied as prerequisite on prerequisite.source_id = edge.prerequisite_step_id
+  ),
+  tallied as materialized (
+    select copied.*,
+      case when copied.is_kept then 0 else coalesce(tally.pending_count, 0) end as pending_count
+    from copied
+    left join (
+      select edge.dependent_id, count(*) filter (where not edge.is_kept) as pending_count
+      from edge
+      group by edge.dependent_id
+    ) as tally on tally.dependent_id = copied.id
+  )
+  select
+    jsonb_build_object(
+      'run_id', new_run_id,
+      'steps', jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'step_key', tallied.step_key, 'execution_kind', tallied.execution_kind, 'job_type', tallied.job_type,
+        'organization_id', tallied.organization_id, 'priority', tallied.priority,
+        'max_attempts', tallied.max_attempts, 'timeout_seconds', tallied.timeout_seconds, 'stage', tallied.stage,
+        'allow_handler_continuation', nullif(tallied.allows_continuation, false)
+      )) || jsonb_build_object(
+        'payload', tallied.payload,
+        'gate', case
+          when tallied.gate_timeout_ms is not null then jsonb_strip_nulls(jsonb_build_object(
+            'after_ms', tallied.gate_timeout_ms, 'outcome', tallied.gate_outcome
+          )) || case
+            when tallied.gate_output is null then '{}' else jsonb_build_object('output', tallied.gate_output)
+          end
+        end
+      ) order by tallied.position),
+      'placements', jsonb_agg(jsonb_build_object(
+        'id', tallied.id, 'position', tallied.position, 'dependency_count', tallied.dependency_count,
+        'pending_count', tallied.pending_count, 'unsatisfied_count', 0, 'is_kept', tallied.is_kept
+      ) || case
+        when tallied.is_kept and tallied.output is not null then jsonb_build_object('kept_output', tallied.output)
+        else '{}'
+      end order by tallied.position),
+      'edges', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+          'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end
+        )), '[]')
+        from edge
+      )
+    ),
+    count(*) filter (where not tallied.is_kept and (tallied.pending_count > 0 or tallied.execution_kind = 'JOB')),
+    count(*) filter (
+      where not tallied.is_kept and tallied.pending_count = 0 and tallied.execution_kind = 'EXTERNAL'
+    ),
+    count(*)
+  into batch, open_steps, waiting_steps, step_total
+  from tallied;
+
+  insert into runledger.workflow_runs (
+    id, workflow_type, organization_id, status, step_count, open_count, waiting_count, active_key, recovery_of_run_id,
+    recovery_key, recovery_mode, enqueue_request
+  )
+  values (
+    new_run_id, source.workflow_type, source.organization_id,
+    case when open_steps > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end, step_total, open_steps, waiting_steps,
+    source.active_key, source_run_id, new_recovery_key, new_recovery_mode, source.enqueue_request
+  )
+  on conflict (organization_id, active_key)
+  where active_key is not null and status in ('RUNNING', 'WAITING_FOR_EXTERNAL')
+  do nothing;
+  if not found then
+    return '{"error": "workflow.recovery_active_constraint"}';
+  end if;
+
+  undefined_types := runledger.place_workflow_steps(jsonb_build_array(batch));
+  if undefined_types is not null then
+    raise exception using
+      errcode = 'RL000', message = 'workflow.definition_not_found_or_disabled',
+      detail = jsonb_build_object('jobTypes', undefined_types);
+  end if;
+  return jsonb_build_object('run_id', new_run_id, 'disposition', 'inserted');
+end
+$fn$;
+
+-- Deletes up to batch_limit finished runs, oldest first, with their steps, edges, mutations, jobs and ledger, and returns
+-- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there.
+-- Locks: the runs, skipping locked ones. Index: workflow_runs_finished_index.
+create function runledger.delete_finished_workflow_runs(
+  older_than interval,
+  batch_limit integer,
+  expires_keys boolean
+) returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set runledger.retention = 'on'
+as $fn$
+declare
+  run_ids uuid[];
+  step_ids uuid[];
+begin
+  select array_agg(finished.id)
+  into run_ids
+  from (
+    select run.id
+    from runledger.workflow_runs as run
+    where (run.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
+      and run.finished_at < statement_timestamp() - older_than
+      and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
+    order by run.finished_at
+    limit batch_limit
+    for update skip locked
+  ) as finished;
+  if run_ids is null then
+    return 0;
+  end if;
+  select array_agg(step.id)
+  into step_ids
+  from runledger.workflow_steps as step
+  where step.run_id = any (run_ids);
+  delete from runledger.workflow_step_dependencies as edge where edge.prerequisite_step_id = any (step_ids);
+  delete from runledger.workflow_steps as step where step.id = any (step_ids);
+  delete from runledger.workflow_run_mutations as mutation where mutation.run_id = any (run_ids);
+  delete from runledger.job_events as event where event.job_id = any (step_ids);
+  delete from runledger.job_queue as queue where queue.id = any (step_ids);
+  delete from runledger.workflow_runs as run where run.id = any (run_ids);
+  return cardinality(run_ids);
+end
+$fn$;
+
+revoke all on function runledger.cancel_locked_jobs(uuid[], jsonb) from public;
+revoke all on function runledger.complete_external_step(uuid, text, uuid, text, text, text, text, text, jsonb)
+from public;
+revoke all on function runledger.expire_workflow_gates(integer) from public;
+revoke all on function runledger.cancel_workflow_run(uuid, text, uuid, jsonb) from public;
+revoke all on function runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb) from public;
+revoke all on function runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text) from public;
+revoke all on function runledger.delete_finished_workflow_runs(interval, integer, boolean) from public;
 `,
   },
 ];

@@ -7,6 +7,8 @@
 // Goes on from a CTE `held (job_id, run_number, attempt, kind, next_status, more)` whose job rows are locked and whose
 // leases were checked after the lock. `kind` is the kind of a JobOutcome; `more` holds what only some outcomes carry and
 // is null for a plain success, which keeps the hot path short.
+// What the end of a workflow step releases is released here, by the same statement: the caller joins `released` to have
+// it done, and holds the locks of the runs.
 // locks: nothing more. index: job_queue_pkey.
 export const SETTLE_HELD = `
 settled as (
@@ -46,7 +48,7 @@ settled as (
   where queue.id = held.job_id
   returning
     queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
-    queue.progress_total, queue.job_type, queue.organization_id, held.kind, held.run_number, held.attempt, held.more,
+    queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id, held.kind, held.run_number, held.attempt, held.more,
     case
       when queue.status <> 'DEAD_LETTERED' then null
       when held.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') then 'FAILURE_KIND_NON_RETRYABLE'
@@ -115,4 +117,16 @@ buried as (
     settled.more ->> 'error_message', settled.finished_at, settled.dead_payload, settled.dead_checkpoint
   from settled
   where settled.status = 'DEAD_LETTERED'
+),
+released as materialized (
+  select runledger.finish_workflow_steps(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+    'step_id', settled.id, 'run_id', settled.workflow_run_id,
+    'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
+    'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind', 'SUCCEEDED'),
+    'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
+  ))))
+  from settled
+  where settled.workflow_run_id is not null
+    and settled.status <> 'PENDING'
+  having count(*) > 0
 )`;

@@ -30,48 +30,51 @@ export interface CanceledJob {
   readonly leaseQuiescesAt?: Date;
 }
 
-// locks: the job. index: job_queue_pkey. no row: no such job in scope.
+// locks: the workflow run, if it is the job of a step, then the job. index: job_queue_pkey, workflow_runs_pkey.
+// no row: no such job in scope.
 const CANCEL = `
-with locked as materialized (
-  select queue.id, queue.status, queue.lease_expires_at
+with runs as materialized (
+  select run.id
+  from runledger.workflow_runs as run
+  where run.id = (select queue.workflow_run_id from runledger.job_queue as queue where queue.id = $1::uuid)
+  for update
+),
+locked as materialized (
+  select queue.id, queue.status
   from runledger.job_queue as queue
   where queue.id = $1::uuid
     and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+    and (select count(*) from runs) >= 0
   for update
 ),
-canceled as (
-  update runledger.job_queue as queue
-  set status = 'CANCELED',
-    event_seq = queue.event_seq + 1,
-    worker_id = null,
-    lease_token = null,
-    lease_expires_at = case when queue.lease_expires_at > clock_timestamp() then queue.lease_expires_at end,
-    last_heartbeat_at = null,
-    finished_at = clock_timestamp(),
-    status_reason = coalesce($4::text::jsonb ->> 'reason', 'CANCELED')
-  from locked
-  where queue.id = locked.id
-    and locked.status in ('PENDING', 'LEASED')
-  returning queue.id, queue.event_seq, queue.run_number, queue.attempt, queue.stage, queue.lease_expires_at
+canceled as materialized (
+  select done.job_id, done.workflow_run_id, done.lease_quiesces_at
+  from runledger.cancel_locked_jobs(
+    array(select locked.id from locked where locked.status in ('PENDING', 'LEASED')), $4::text::jsonb
+  ) as done
 ),
-posted as (
-  insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
-  select
-    canceled.id, canceled.event_seq, canceled.run_number, nullif(canceled.attempt, 0), 'CANCELED', canceled.stage,
-    $4::text::jsonb || jsonb_strip_nulls(jsonb_build_object('lease_quiesces_at', canceled.lease_expires_at))
+released as materialized (
+  select runledger.finish_workflow_steps(jsonb_agg(jsonb_build_object(
+    'step_id', canceled.job_id, 'run_id', canceled.workflow_run_id, 'status', 'CANCELED',
+    'reason', coalesce($4::text::jsonb ->> 'reason', 'CANCELED')
+  )))
   from canceled
+  where canceled.workflow_run_id is not null
+  having count(*) > 0
 )
 select
-  locked.status, canceled.id is not null as is_canceled,
-  extract(epoch from canceled.lease_expires_at)::text as lease_quiesces_at
+  locked.status, canceled.job_id is not null as is_canceled,
+  extract(epoch from canceled.lease_quiesces_at)::text as lease_quiesces_at
 from locked
-left join canceled on canceled.id = locked.id
+left join canceled on canceled.job_id = locked.id
+left join released on true
 `;
 
 /**
  * Cancels a job that waits or is being worked on.
  *
- * One statement; posts a CANCELED event. The handler's later writes are refused. Racing with a settlement, one of the
+ * One statement; posts a CANCELED event. The handler's later writes are refused. The job of a workflow step takes its
+ * step with it: dependents are released or cancelled as their edges say. Racing with a settlement, one of the
  * two wins and the other gets a truthful error.
  *
  * @param db A pool, client or open transaction.

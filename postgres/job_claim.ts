@@ -50,6 +50,26 @@ export interface ClaimedJob extends JobLease {
   readonly progressDone?: number;
   /** Units in all, if an earlier attempt reported them. */
   readonly progressTotal?: number;
+  /** Which step of which run it is, if it is one. */
+  readonly workflow?: ClaimedWorkflowStep;
+}
+
+/** What the handler of a workflow step is told of its run. */
+export interface ClaimedWorkflowStep {
+  /** The run. */
+  readonly runId: string;
+  /** The step. */
+  readonly stepKey: string;
+  /** How each direct prerequisite ended, by step key. */
+  readonly prerequisites: Readonly<Record<string, ClaimedPrerequisite>>;
+}
+
+/** How a direct prerequisite of a step ended. */
+export interface ClaimedPrerequisite {
+  /** How it ended. */
+  readonly status: "SUCCEEDED" | "FAILED" | "CANCELED";
+  /** What it gave, if it gave anything. */
+  readonly output?: JsonValue;
 }
 
 /** The longest lease, in milliseconds: a day. */
@@ -141,7 +161,7 @@ claimed as (
   returning
     queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number, queue.attempt,
     queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.lease_token, queue.payload, queue.checkpoint,
-    queue.progress_done, queue.progress_total
+    queue.progress_done, queue.progress_total, queue.workflow_run_id
 ),
 posted as (
   insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
@@ -154,9 +174,31 @@ select
   seen.candidate_count, claimed.id as job_id, claimed.job_type, claimed.organization_id, claimed.priority,
   claimed.run_number, claimed.attempt, claimed.max_attempts, claimed.timeout_seconds, claimed.lease_token,
   claimed.payload::text as payload, claimed.checkpoint::text as checkpoint,
-  claimed.progress_done::text as progress_done, claimed.progress_total::text as progress_total
+  claimed.progress_done::text as progress_done, claimed.progress_total::text as progress_total,
+  claimed.workflow_run_id, step.step_key, step.prerequisites::text as prerequisites
 from (select count(*)::integer as candidate_count from candidates) as seen
 left join claimed on true
+left join lateral (
+  select
+    own.step_key,
+    (
+      select jsonb_object_agg(
+        prerequisite.step_key,
+        jsonb_build_object('status', prerequisite.status)
+          || case
+            when coalesce(prerequisite.output, job.output) is null then '{}'
+            else jsonb_build_object('output', coalesce(prerequisite.output, job.output))
+          end
+      )
+      from runledger.workflow_step_dependencies as edge
+      join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
+      left join runledger.job_queue as job on job.id = prerequisite.id
+      where edge.dependent_step_id = own.id
+    ) as prerequisites
+  from runledger.workflow_steps as own
+  where claimed.workflow_run_id is not null
+    and own.id = claimed.id
+) as step on true
 order by claimed.priority desc, claimed.next_run_at, claimed.id
 `;
 
@@ -208,6 +250,7 @@ export function assertLeaseMs(leaseMs: number): void {
 }
 
 function decodeClaimedJob(row: Row): ClaimedJob {
+  const workflowRunId = readOptionalText(row, "workflow_run_id");
   return present({
     jobId: readText(row, "job_id"),
     jobType: readText(row, "job_type"),
@@ -222,5 +265,15 @@ function decodeClaimedJob(row: Row): ClaimedJob {
     checkpoint: readOptionalJson(row, "checkpoint"),
     progressDone: readOptionalInteger(row, "progress_done"),
     progressTotal: readOptionalInteger(row, "progress_total"),
+    workflowRunId,
+    workflow: workflowRunId === undefined ? undefined : {
+      runId: workflowRunId,
+      stepKey: readText(row, "step_key"),
+      // A step key is any text: no prototype may stand between it and its step.
+      prerequisites: Object.assign(Object.create(null), readOptionalJson(row, "prerequisites")) as Record<
+        string,
+        ClaimedPrerequisite
+      >,
+    },
   });
 }

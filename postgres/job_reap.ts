@@ -37,16 +37,38 @@ export interface ReapedJob {
   readonly nextRunAt?: Date;
 }
 
-// locks: the jobs, oldest expiry first, skipping those that others hold: whoever holds a row is settling it.
-// index: job_queue_lease_index. no row: no lease has expired.
+// locks: the workflow runs in id order, then the jobs in id order, skipping what others hold: whoever holds a row is
+// settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
 const REAP = `
-with expired as materialized (
-  select queue.id, queue.run_number, queue.attempt, queue.max_attempts
+with overdue as materialized (
+  select queue.id, queue.workflow_run_id
   from runledger.job_queue as queue
   where queue.status = 'LEASED'
     and queue.lease_expires_at <= statement_timestamp()
   order by queue.lease_expires_at
   limit $1::integer
+),
+runs as materialized (
+  select run.id
+  from runledger.workflow_runs as run
+  where run.id = any (array(select overdue.workflow_run_id from overdue where overdue.workflow_run_id is not null))
+  order by run.id
+  for update skip locked
+),
+expired as materialized (
+  select queue.id, queue.run_number, queue.attempt, queue.max_attempts
+  from runledger.job_queue as queue
+  where queue.id = any (
+      array(
+        select overdue.id
+        from overdue
+        where overdue.workflow_run_id is null
+          or overdue.workflow_run_id in (select runs.id from runs)
+      )
+    )
+    and queue.status = 'LEASED'
+    and queue.lease_expires_at <= statement_timestamp()
+  order by queue.id
   for update skip locked
 ),
 held as (
@@ -63,6 +85,7 @@ select
   settled.id as job_id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt, settled.status,
   case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end as next_run_at
 from settled
+left join released on true
 `;
 
 /**

@@ -95,6 +95,7 @@ with locked as materialized (
   where queue.id = $1::uuid
     and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
     and queue.status in ('DEAD_LETTERED', 'CANCELED')
+    and queue.workflow_run_id is null
   for update
 ),
 held as materialized (
@@ -106,7 +107,7 @@ held as materialized (
 ),${requeueHeld("$6::boolean", "$7::text::jsonb")}
 select
   coalesce(locked.status, queue.status) as status, coalesce(locked.run_number, queue.run_number) as run_number,
-  requeued.run_number as new_run_number,
+  requeued.run_number as new_run_number, queue.workflow_run_id is not null as is_workflow_step,
   extract(epoch from locked.lease_expires_at)::text as lease_quiesces_at
 from runledger.job_queue as queue
 left join locked on locked.id = queue.id
@@ -125,7 +126,8 @@ where queue.id = $1::uuid
  * @param jobId The job.
  * @param options What the caller believes, whose job it must be, and what to record.
  * @returns What it led to; only `requeued` changed anything.
- * @throws {RunledgerError} `job.not_found`, also for a job outside the scope; `db.*` codes.
+ * @throws {RunledgerError} `job.not_found`, also for a job outside the scope; `job.workflow_requeue_not_supported` for the
+ * job of a workflow step; `db.*` codes.
  */
 export async function requeueJob(db: Queryable, jobId: string, options: RequeueJobOptions): Promise<RequeueResult> {
   const { scope, expectedStatus, expectedRunNumber, progress = "keep" } = options;
@@ -138,6 +140,7 @@ export async function requeueJob(db: Queryable, jobId: string, options: RequeueJ
     operatorNote(options),
   ], { write: true });
   if (row === undefined) throw new RunledgerError("job.not_found");
+  if (readBoolean(row, "is_workflow_step")) throw new RunledgerError("job.workflow_requeue_not_supported");
   if (row["new_run_number"] !== null) return { kind: "requeued", runNumber: readInteger(row, "new_run_number") };
   const status = readJobStatus(row, "status");
   const runNumber = readInteger(row, "run_number");
@@ -179,6 +182,7 @@ with held as materialized (
     and ($5::timestamptz is null or letter.failed_at >= $5::timestamptz)
     and ($6::timestamptz is null or letter.failed_at < $6::timestamptz)
     and queue.status = 'DEAD_LETTERED'
+    and queue.workflow_run_id is null
   order by letter.failed_at, letter.job_id
   limit $7::integer
   for update of queue skip locked
@@ -189,7 +193,7 @@ from requeued
 
 /**
  * Requeues dead letters that match a filter, oldest first, in one statement. Repeat it while it gives as many as the
- * limit.
+ * limit. Jobs of workflow steps are left out: their runs are recovered whole.
  *
  * @param db A pool, client or open transaction.
  * @param options Which ones, how many, and what to record.
@@ -239,7 +243,7 @@ const REPLAY = `
 with source as materialized (
   select
     queue.id, queue.status, queue.job_type, queue.organization_id, queue.priority, queue.max_attempts,
-    queue.timeout_seconds, queue.run_number, queue.payload
+    queue.timeout_seconds, queue.run_number, queue.workflow_run_id, queue.payload
   from runledger.job_queue as queue
   where queue.id = $1::uuid
     and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
@@ -265,6 +269,7 @@ inserted as (
   from source
   join runledger.job_definitions as definition on definition.job_type = source.job_type and definition.is_enabled
   where source.status = 'SUCCEEDED'
+    and source.workflow_run_id is null
     and not exists (select from existing)
   on conflict (replay_of_job_id, replay_of_run_number, replay_key) where replay_of_job_id is not null do nothing
   returning id, stage, replay_of_job_id, replay_of_run_number
@@ -286,7 +291,7 @@ select
     select from runledger.job_definitions as definition
     where definition.job_type = source.job_type and definition.is_enabled
   ) as is_enabled,
-  source.job_type
+  source.job_type, source.workflow_run_id is not null as is_workflow_step
 from source
 left join inserted on true
 left join existing on true
@@ -304,7 +309,7 @@ left join existing on true
  * @returns The replay.
  * @throws {RunledgerError} `job.not_found`; `job.invalid_state_transition` unless it has succeeded;
  * `job.replay_idempotency_conflict` when the key was used with another reason;
- * `job.definition_not_found_or_disabled`; `job.invalid_request` for a key that cannot be; `db.*` codes.
+ * `job.workflow_requeue_not_supported`; `job.definition_not_found_or_disabled`; `job.invalid_request` for a key that cannot be; `db.*` codes.
  */
 export async function replayJob(db: Queryable, jobId: string, options: ReplayJobOptions): Promise<ReplayedJob> {
   const values = [
@@ -317,6 +322,7 @@ export async function replayJob(db: Queryable, jobId: string, options: ReplayJob
   for (let tries = 0; tries < 5; tries++) {
     const [row] = await runStatement(db, REPLAY, values, { write: true });
     if (row === undefined) throw new RunledgerError("job.not_found");
+    if (readBoolean(row, "is_workflow_step")) throw new RunledgerError("job.workflow_requeue_not_supported");
     const sourceRunNumber = readInteger(row, "run_number");
     const inserted = readOptionalText(row, "inserted_id");
     if (inserted !== undefined) return { jobId: inserted, disposition: "inserted", sourceRunNumber };

@@ -36,31 +36,46 @@ export type SettledJob =
     readonly jobId: string;
     /** Nothing was written. */
     readonly settled: false;
-    /** The lease is lost; or the reported progress contradicts what is stored. */
-    readonly code: "job.lease_owner_mismatch" | "job.invalid_progress";
+    /** The lease is lost; or the progress contradicts what is stored; or the step does not allow continuations. */
+    readonly code:
+      | "job.lease_owner_mismatch"
+      | "job.invalid_progress"
+      | "job.workflow_handler_continuation_not_enabled";
   };
 
 /** The most settlements that one call takes. */
 export const MAX_SETTLE_BATCH = 1000;
 
-// locks: the jobs, in id order; waits for whoever holds one. index: job_queue_pkey.
-// a row without a status: the fence or the progress check refused it, and nothing was written for it.
+// locks: the workflow runs in id order, then the jobs in id order; waits for whoever holds one.
+// index: workflow_runs_pkey, job_queue_pkey.
+// a row without a status: the fence, the progress or the continuation check refused it; nothing was written for it.
 //
 // Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
 // again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
 const SETTLE = `
 with input as materialized (
-  select outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token, outcome.kind, outcome.more
+  select
+    outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token, outcome.workflow_run_id, outcome.kind,
+    outcome.more
   from jsonb_to_recordset($1::text::jsonb) as outcome (
-    job_id uuid, run_number integer, attempt integer, lease_token uuid, kind text, more jsonb
+    job_id uuid, run_number integer, attempt integer, lease_token uuid, workflow_run_id uuid, kind text, more jsonb
   )
+),
+runs as materialized (
+  select run.id
+  from runledger.workflow_runs as run
+  where run.id = any (array(select input.workflow_run_id from input where input.workflow_run_id is not null))
+  order by run.id
+  for update
 ),
 locked as materialized (
   select
     queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
-    queue.lease_expires_at, queue.progress_done, queue.progress_total
+    queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
   from runledger.job_queue as queue
   where queue.id = any (array(select input.job_id from input))
+    -- Runs before jobs: the count makes PostgreSQL lock them first.
+    and (select count(*) from runs) >= 0
   order by queue.id
   for update
 ),
@@ -82,27 +97,36 @@ fenced as materialized (
       coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
         <= coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total),
       true
-    ) as is_progress_valid
+    ) as is_progress_valid,
+    input.kind <> 'continued' or locked.workflow_run_id is null or exists (
+      select
+      from runledger.workflow_steps as step
+      where step.id = locked.id
+        and step.allows_continuation
+    ) as is_continuation_allowed
   from input
   join locked on locked.id = input.job_id
   where locked.status = 'LEASED'
     and locked.run_number = input.run_number
     and locked.attempt = input.attempt
     and locked.lease_token = input.lease_token
+    and locked.workflow_run_id is not distinct from input.workflow_run_id
     and locked.lease_expires_at > clock_timestamp()
 ),
 held as (
   select fenced.job_id, fenced.run_number, fenced.attempt, fenced.kind, fenced.next_status, fenced.more
   from fenced
   where fenced.is_progress_valid
+    and fenced.is_continuation_allowed
 ),${SETTLE_HELD}
 select
   input.job_id, settled.status,
   case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end as next_run_at,
-  fenced.job_id is not null as is_held
+  fenced.is_progress_valid, fenced.is_continuation_allowed
 from input
 left join fenced on fenced.job_id = input.job_id
 left join settled on settled.id = input.job_id
+left join released on true
 `;
 
 /**
@@ -148,7 +172,7 @@ export async function settleJobs(
  * @param outcome How the attempt ended.
  * @returns The job's new status.
  * @throws {RunledgerError} `job.lease_owner_mismatch` when the lease is lost; `job.invalid_progress` when the progress
- * contradicts what is stored; otherwise as {@linkcode settleJobs}.
+ * contradicts what is stored; `job.workflow_handler_continuation_not_enabled`; otherwise as {@linkcode settleJobs}.
  *
  * @example
  * ```ts ignore
@@ -193,6 +217,7 @@ function encodeSettlement({ lease, outcome }: JobSettlement): string {
     run_number: lease.runNumber,
     attempt: lease.attempt,
     lease_token: lease.leaseToken,
+    workflow_run_id: lease.workflowRunId,
     kind: outcome.kind,
   });
   const more = encodeMore(lease, outcome);
@@ -248,7 +273,11 @@ function decodeSettled(jobId: string, row: Row | undefined): SettledJob {
     throw new RunledgerError("db.unexpected_result", { internalMessage: "no row for a settlement" });
   }
   if (row["status"] === null) {
-    const code = readBoolean(row, "is_held") ? "job.invalid_progress" : "job.lease_owner_mismatch";
+    const code = row["is_progress_valid"] === null
+      ? "job.lease_owner_mismatch"
+      : readBoolean(row, "is_progress_valid")
+      ? "job.workflow_handler_continuation_not_enabled"
+      : "job.invalid_progress";
     return { jobId, settled: false, code };
   }
   const nextRunAt = readOptionalInstant(row, "next_run_at");

@@ -1,0 +1,643 @@
+-- purpose: workflow runs, their steps and edges, and what moves them: enqueue, release, gates, append, cancel, recover
+-- locks: none on existing tables (creates only)
+-- rewrites: nothing
+-- breaking: no
+--
+-- A run is one row, a step is one row, an edge is one row. The job that runs a step has the step's id, so there is no
+-- link to keep. Whoever changes a run locks its row first: the row is the run's mutex. The lock order of the whole
+-- schema is runs by id, then jobs by id; steps and edges change only under their run's lock and need none of their own.
+
+create table runledger.workflow_runs (
+  id uuid not null,
+  workflow_type text not null,
+  organization_id uuid,
+  status text not null,
+  step_count integer not null,
+  -- Counters over the steps, so that the run's status follows without reading ten thousand of them:
+  -- BLOCKED and ENQUEUED; WAITING_FOR_EXTERNAL; FAILED and CANCELED.
+  open_count integer not null,
+  waiting_count integer not null,
+  unsuccessful_count integer not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  finished_at timestamptz,
+  recovery_of_run_id uuid,
+  idempotency_key text,
+  active_key text,
+  recovery_key text,
+  recovery_mode text,
+  status_reason text,
+  -- The canonical request: metadata, result step, steps and edges as they were asked for.
+  enqueue_request jsonb not null,
+  constraint workflow_runs_pkey primary key (id),
+  constraint workflow_runs_status_check
+    check (status in ('RUNNING', 'WAITING_FOR_EXTERNAL', 'SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')),
+  constraint workflow_runs_type_check check (workflow_type ~ '\S'),
+  -- The status is a function of the counters; only a cancelled run is what it is.
+  constraint workflow_runs_status_of_counters_check check (
+    status = case
+      when status = 'CANCELED' then 'CANCELED'
+      when open_count > 0 then 'RUNNING'
+      when waiting_count > 0 then 'WAITING_FOR_EXTERNAL'
+      when unsuccessful_count > 0 then 'COMPLETED_WITH_ERRORS'
+      else 'SUCCEEDED'
+    end
+  ),
+  constraint workflow_runs_counters_check check (
+    step_count > 0 and open_count >= 0 and waiting_count >= 0 and unsuccessful_count >= 0
+    and open_count + waiting_count + unsuccessful_count <= step_count
+    and (status <> 'CANCELED' or open_count + waiting_count = 0)
+  ),
+  constraint workflow_runs_finished_check
+    check ((finished_at is not null) = (status in ('SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED'))),
+  constraint workflow_runs_keys_check check (
+    (idempotency_key ~ '\S' and octet_length(idempotency_key) <= 512) is not false
+    and (active_key ~ '\S' and octet_length(active_key) <= 512) is not false
+  ),
+  constraint workflow_runs_recovery_check check (
+    (recovery_of_run_id is null) = (recovery_key is null) and (recovery_of_run_id is null) = (recovery_mode is null)
+    and recovery_mode in ('REPLAY', 'RESUME')
+  )
+)
+with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+
+create unique index workflow_runs_idempotency_unique
+on runledger.workflow_runs (workflow_type, organization_id, idempotency_key) nulls not distinct
+where idempotency_key is not null;
+
+-- At most one live run for each active key and organization, whatever its type.
+create unique index workflow_runs_active_unique
+on runledger.workflow_runs (organization_id, active_key) nulls not distinct
+where active_key is not null and status in ('RUNNING', 'WAITING_FOR_EXTERNAL');
+
+create unique index workflow_runs_recovery_unique
+on runledger.workflow_runs (recovery_of_run_id, recovery_key)
+where recovery_of_run_id is not null;
+
+create index workflow_runs_finished_index on runledger.workflow_runs ((idempotency_key is null), finished_at)
+where finished_at is not null;
+
+-- Steps have no foreign key to their run, nor edges to their steps: the functions below insert all of them together.
+create table runledger.workflow_steps (
+  id uuid not null,
+  run_id uuid not null,
+  step_key text not null,
+  position integer not null,
+  execution_kind text not null,
+  status text not null,
+  organization_id uuid,
+  priority integer,
+  max_attempts integer,
+  timeout_seconds integer,
+  dependency_count integer not null,
+  pending_count integer not null,
+  unsatisfied_count integer not null default 0,
+  allows_continuation boolean not null default false,
+  released_at timestamptz,
+  finished_at timestamptz,
+  gate_expires_at timestamptz,
+  gate_timeout_ms bigint,
+  job_type text,
+  stage text,
+  gate_outcome text,
+  status_reason text,
+  last_error_code text,
+  last_error_message text,
+  payload jsonb not null,
+  gate_output jsonb,
+  -- What a gate was completed with, or what a recovered run took over. The output of a job step is with its job.
+  output jsonb,
+  constraint workflow_steps_pkey primary key (id),
+  constraint workflow_steps_key_unique unique (run_id, step_key),
+  constraint workflow_steps_status_check check (
+    status in ('BLOCKED', 'WAITING_FOR_EXTERNAL', 'ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELED')
+  ),
+  constraint workflow_steps_kind_check check (
+    case execution_kind
+      when 'JOB' then
+        job_type is not null and priority is not null and max_attempts > 0 and timeout_seconds > 0
+        and stage is not null and gate_timeout_ms is null and status <> 'WAITING_FOR_EXTERNAL'
+      when 'EXTERNAL' then
+        job_type is null and priority is null and max_attempts is null and timeout_seconds is null and stage is null
+        and not allows_continuation and status not in ('ENQUEUED', 'RUNNING')
+      else false
+    end
+  ),
+  constraint workflow_steps_counters_check check (
+    position > 0 and pending_count >= 0 and unsatisfied_count >= 0 and pending_count <= dependency_count
+    and unsatisfied_count <= dependency_count
+  ),
+  -- Nothing starts before the last of its prerequisites has ended.
+  constraint workflow_steps_released_check check (
+    case status
+      when 'BLOCKED' then pending_count > 0 and released_at is null
+      when 'CANCELED' then true
+      else pending_count = 0 and unsatisfied_count = 0 and released_at is not null
+    end
+  ),
+  constraint workflow_steps_finished_check
+    check ((finished_at is not null) = (status in ('SUCCEEDED', 'FAILED', 'CANCELED'))),
+  constraint workflow_steps_gate_check check (
+    (gate_timeout_ms is null) = (gate_outcome is null) and gate_outcome in ('SUCCEEDED', 'FAILED', 'CANCELED')
+  )
+);
+
+create index workflow_steps_gate_index on runledger.workflow_steps (gate_expires_at)
+where status = 'WAITING_FOR_EXTERNAL' and gate_expires_at is not null;
+
+create table runledger.workflow_step_dependencies (
+  prerequisite_step_id uuid not null,
+  dependent_step_id uuid not null,
+  release_mode text not null,
+  constraint workflow_step_dependencies_pkey primary key (prerequisite_step_id, dependent_step_id),
+  constraint workflow_step_dependencies_mode_check check (release_mode in ('ON_TERMINAL', 'ON_SUCCESS')),
+  constraint workflow_step_dependencies_self_check check (prerequisite_step_id <> dependent_step_id)
+);
+
+create index workflow_step_dependencies_dependent_index
+on runledger.workflow_step_dependencies (dependent_step_id, prerequisite_step_id);
+
+-- What was done to a run after it was enqueued.
+create table runledger.workflow_run_mutations (
+  run_id uuid not null,
+  mutation_key text not null,
+  mutation_kind text not null,
+  occurred_at timestamptz not null default clock_timestamp(),
+  metadata jsonb,
+  request jsonb not null,
+  constraint workflow_run_mutations_pkey primary key (run_id, mutation_key),
+  constraint workflow_run_mutations_kind_check check (mutation_kind in ('APPEND_STEPS')),
+  constraint workflow_run_mutations_key_check check (mutation_key ~ '\S' and octet_length(mutation_key) <= 512)
+);
+
+-- Inserts the steps and edges of runs whose rows are there and locked, and releases those that wait for nothing.
+--
+-- batches: an array of {run_id, organization_id?, steps: [as in the canonical request], placements: [{id, position,
+-- dependency_count, pending_count, unsatisfied_count, is_kept?, kept_output?}] in the order of steps, edges: [{p, d, m}]}.
+-- A kept step is one that a recovered run takes over as succeeded.
+-- Returns the job types that have no enabled definition, if any; then nothing was inserted.
+create function runledger.place_workflow_steps(batches jsonb) returns jsonb
+language sql
+set search_path = pg_catalog, pg_temp
+as $fn$
+  with batch as materialized (
+    select input.*
+    from jsonb_to_recordset(batches) as input (run_id uuid, steps jsonb, placements jsonb, edges jsonb)
+  ),
+  step as materialized (
+    select batch.run_id, zipped.*
+    from batch
+    cross join lateral rows from (
+      jsonb_to_recordset(batch.steps) as (
+        step_key text, execution_kind text, job_type text, organization_id uuid, payload jsonb, priority integer,
+        max_attempts integer, timeout_seconds integer, stage text, allow_handler_continuation boolean, gate jsonb
+      ),
+      jsonb_to_recordset(batch.placements) as (
+        id uuid, "position" integer, dependency_count integer, pending_count integer, unsatisfied_count integer,
+        is_kept boolean, kept_output jsonb
+      )
+    ) as zipped
+  ),
+  defined as materialized (
+    select definition.job_type, definition.priority, definition.max_attempts, definition.timeout_seconds
+    from runledger.job_definitions as definition
+    where definition.is_enabled
+      and definition.job_type = any (array(select distinct step.job_type from step where step.job_type is not null))
+  ),
+  undefined as materialized (
+    select jsonb_agg(distinct step.job_type) as job_types
+    from step
+    where step.job_type is not null
+      and not exists (select from defined where defined.job_type = step.job_type)
+  ),
+  inserted as (
+    insert into runledger.workflow_steps (
+      id, run_id, step_key, position, execution_kind, status, organization_id, priority, max_attempts, timeout_seconds,
+      dependency_count, pending_count, unsatisfied_count, allows_continuation, released_at, finished_at,
+      gate_timeout_ms, gate_expires_at, job_type, stage, gate_outcome, gate_output, payload, output, status_reason,
+      last_error_code
+    )
+    select
+      step.id, step.run_id, step.step_key, step.position, step.execution_kind,
+      case
+        when step.is_kept then 'SUCCEEDED'
+        when step.pending_count > 0 then 'BLOCKED'
+        when step.unsatisfied_count > 0 then 'CANCELED'
+        when step.execution_kind = 'EXTERNAL' then 'WAITING_FOR_EXTERNAL'
+        else 'ENQUEUED'
+      end,
+      step.organization_id, coalesce(step.priority, defined.priority),
+      coalesce(step.max_attempts, defined.max_attempts), coalesce(step.timeout_seconds, defined.timeout_seconds),
+      step.dependency_count, step.pending_count, step.unsatisfied_count,
+      coalesce(step.allow_handler_continuation, false),
+      case when step.pending_count = 0 and step.unsatisfied_count = 0 then clock_timestamp() end,
+      case when step.pending_count = 0 and (step.unsatisfied_count > 0 or step.is_kept) then clock_timestamp() end,
+      (step.gate ->> 'after_ms')::bigint,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count = 0 and step.is_kept is not true then
+          clock_timestamp() + (step.gate ->> 'after_ms')::bigint * interval '1 millisecond'
+      end,
+      step.job_type, step.stage, step.gate ->> 'outcome', step.gate -> 'output', step.payload,
+      step.kept_output,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count > 0 then 'workflow.dependency_unsatisfied'
+      end,
+      case
+        when step.pending_count = 0 and step.unsatisfied_count > 0 then 'workflow.dependency_unsatisfied'
+      end
+    from step
+    left join defined on defined.job_type = step.job_type
+    where (select undefined.job_types from undefined) is null
+    returning
+      id, run_id, status, job_type, organization_id, priority, max_attempts, timeout_seconds, stage, payload
+  ),
+  linked as (
+    insert into runledger.workflow_step_dependencies (prerequisite_step_id, dependent_step_id, release_mode)
+    select edge.p, edge.d, case edge.m when 's' then 'ON_SUCCESS' else 'ON_TERMINAL' end
+    from batch
+    cross join lateral jsonb_to_recordset(batch.edges) as edge (p uuid, d uuid, m text)
+    where (select undefined.job_types from undefined) is null
+  ),
+  enqueued as (
+    insert into runledger.job_queue (
+      id, workflow_run_id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds,
+      payload
+    )
+    select
+      inserted.id, inserted.run_id, inserted.job_type, inserted.organization_id, inserted.stage, inserted.priority,
+      clock_timestamp(), inserted.max_attempts, inserted.timeout_seconds, inserted.payload
+    from inserted
+    where inserted.status = 'ENQUEUED'
+    returning id, stage
+  ),
+  posted as (
+    insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+    select enqueued.id, 1, 1, 'ENQUEUED', enqueued.stage
+    from enqueued
+  )
+  select undefined.job_types
+  from undefined
+$fn$;
+
+-- Enqueues a batch of runs, all or nothing.
+--
+-- requests: an array of {ord, id, workflow_type, organization_id?, idempotency_key?, active_key?, step_count,
+-- open_count, waiting_count, request, placements, edges}; request is the canonical request.
+-- Returns null when every request became a new run; {"existing": [{ord, run_id, status, disposition}]} for those that
+-- met an equal earlier request of their key ("existing") or a live run of their active key ("active");
+-- {"error": code, "details": {...}} when the batch was refused and nothing was written.
+-- Locks: new rows only. Two batches insert their keys in the same order.
+create function runledger.enqueue_workflow_runs(requests jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  answer jsonb;
+  inserted_ids uuid[];
+  undefined_types jsonb;
+begin
+  if requests @? '$[*] ? (@.idempotency_key != null || @.active_key != null)'
+    and current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    return '{"error": "workflow.enqueue_idempotency_unsupported_isolation"}';
+  end if;
+
+  for pass in 1..10 loop
+    with input as materialized (
+      select run.*
+      from jsonb_to_recordset(requests) as run (
+        ord integer, id uuid, workflow_type text, organization_id uuid, idempotency_key text, active_key text,
+        step_count integer, open_count integer, waiting_count integer, request jsonb
+      )
+    ),
+    led as materialized (
+      select
+        input.*,
+        case when input.idempotency_key is null then input.id else first_value(input.id) over key_order end as leader_id,
+        case
+          when input.idempotency_key is null then input.request
+          else first_value(input.request) over key_order
+        end as leader_request
+      from input
+      window key_order as (
+        partition by input.workflow_type, input.organization_id, input.idempotency_key order by input.ord
+      )
+    ),
+    existing as materialized (
+      select led.ord, found.id, found.status, found.enqueue_request, 'existing' as disposition
+      from led
+      cross join lateral (
+        select run.id, run.status, run.enqueue_request
+        from runledger.workflow_runs as run
+        where run.workflow_type = led.workflow_type
+          and run.organization_id = led.organization_id
+          and run.idempotency_key = led.idempotency_key
+        union all
+        select run.id, run.status, run.enqueue_request
+        from runledger.workflow_runs as run
+        where led.organization_id is null
+          and run.workflow_type = led.workflow_type
+          and run.organization_id is null
+          and run.idempotency_key = led.idempotency_key
+      ) as found
+      where led.idempotency_key is not null
+    ),
+    -- A live run that holds the active key, unless the request's own idempotency key found its run.
+    active as materialized (
+      select led.ord, found.id, found.status, 'active' as disposition
+      from led
+      cross join lateral (
+        select run.id, run.status
+        from runledger.workflow_runs as run
+        where run.organization_id = led.organization_id
+          and run.active_key = led.active_key
+          and run.status in ('RUNNING', 'WAITING_FOR_EXTERNAL')
+        union all
+        select run.id, run.status
+        from runledger.workflow_runs as run
+        where led.organization_id is null
+          and run.organization_id is null
+          and run.active_key = led.active_key
+          and run.status in ('RUNNING', 'WAITING_FOR_EXTERNAL')
+      ) as found
+      where led.active_key is not null
+        and not exists (select from existing where existing.ord = led.ord)
+    ),
+    differing as materialized (
+      select jsonb_agg(distinct field.key) as fields
+      from led
+      left join existing on existing.ord = led.ord
+      cross join lateral jsonb_each(led.request) as field
+      where led.request <> coalesce(existing.enqueue_request, led.leader_request)
+        and field.value is distinct from coalesce(existing.enqueue_request, led.leader_request) -> field.key
+    ),
+    fresh as materialized (
+      select led.*
+      from led
+      where led.id = led.leader_id
+        and not exists (select from existing where existing.ord = led.ord)
+        and not exists (select from active where active.ord = led.ord)
+        and (pass = 1 or led.idempotency_key is not null or led.active_key is not null)
+    ),
+    inserted as (
+      insert into runledger.workflow_runs (
+        id, workflow_type, organization_id, status, step_count, open_count, waiting_count, idempotency_key, active_key,
+        enqueue_request
+      )
+      select
+        fresh.id, fresh.workflow_type, fresh.organization_id,
+        case when fresh.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end, fresh.step_count,
+        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request
+      from fresh
+      where (select differing.fields from differing) is null
+      order by fresh.workflow_type, fresh.organization_id, fresh.idempotency_key, fresh.active_key, fresh.ord
+      on conflict do nothing
+      returning id
+    )
+    select
+      case
+        when differing.fields is not null then
+          jsonb_build_object(
+            'error', 'workflow.enqueue_conflicting_retry', 'details', jsonb_build_object('fields', differing.fields)
+          )
+        when (select count(*) from fresh) > (select count(*) from inserted) then '{"again": true}'
+        else (
+          select jsonb_build_object('existing', jsonb_agg(jsonb_build_object(
+            'ord', led.ord,
+            'run_id', coalesce(existing.id, active.id, led.leader_id),
+            'status', coalesce(existing.status, active.status, 'RUNNING'),
+            'disposition', coalesce(existing.disposition, active.disposition, 'existing')
+          )))
+          from led
+          left join existing on existing.ord = led.ord
+          left join active on active.ord = led.ord
+          where led.id <> coalesce(existing.id, active.id, led.leader_id)
+          having count(*) > 0
+        )
+      end,
+      array(select inserted.id from inserted)
+    into answer, inserted_ids
+    from differing;
+
+    if answer ? 'error' then
+      if pass > 1 and jsonb_array_length(requests) > 1 then
+        raise exception using
+          errcode = 'RL000', message = answer ->> 'error', detail = coalesce(answer ->> 'details', '{}');
+      end if;
+      return answer;
+    end if;
+
+    if cardinality(inserted_ids) > 0 then
+      select runledger.place_workflow_steps(jsonb_agg(jsonb_build_object(
+        'run_id', run.id, 'steps', run.request -> 'steps', 'placements', run.placements, 'edges', run.edges
+      )))
+      into undefined_types
+      from jsonb_to_recordset(requests) as run (id uuid, request jsonb, placements jsonb, edges jsonb)
+      where run.id = any (inserted_ids);
+      if undefined_types is not null then
+        -- The runs are in: only undoing the statement takes them out again.
+        raise exception using
+          errcode = 'RL000', message = 'workflow.definition_not_found_or_disabled',
+          detail = jsonb_build_object('jobTypes', undefined_types);
+      end if;
+    end if;
+    if answer is null or answer ? 'existing' then
+      return answer;
+    end if;
+  end loop;
+  raise exception using errcode = '40001', message = 'a workflow key is being taken and freed without end';
+end
+$fn$;
+
+revoke all on function runledger.enqueue_workflow_runs(jsonb) from public;
+
+-- Counts the edges of steps that have ended, releases or cancels dependents, wave after wave, and rolls up their runs.
+--
+-- ended_steps: an array of {run_id, closed, no_longer_waiting, unsuccessful, steps: [{id, status}]}, one entry a run: the
+-- steps that ended, and how many of them were counted open or waiting until now, and how many did not succeed.
+-- The caller holds the locks of the runs. Nothing is released under a cancelled run.
+create function runledger.release_workflow_dependents(ended_steps jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  wave jsonb := ended_steps;
+begin
+  while wave is not null loop
+    with ended as materialized (
+      select run.id as run_id, run.status as run_status, step.id, step.status, tally.closed, tally.no_longer_waiting,
+        tally.unsuccessful
+      from jsonb_to_recordset(wave) as tally (
+        run_id uuid, closed integer, no_longer_waiting integer, unsuccessful integer, steps jsonb
+      )
+      join runledger.workflow_runs as run on run.id = tally.run_id
+      cross join lateral jsonb_to_recordset(tally.steps) as step (id uuid, status text)
+    ),
+    counted as materialized (
+      select
+        edge.dependent_step_id as id,
+        count(*)::integer as ended_count,
+        (count(*) filter (where edge.release_mode = 'ON_SUCCESS' and ended.status <> 'SUCCEEDED'))::integer
+          as unsatisfied_count
+      from ended
+      join runledger.workflow_step_dependencies as edge on edge.prerequisite_step_id = ended.id
+      where ended.run_status <> 'CANCELED'
+      group by edge.dependent_step_id
+    ),
+    touched as (
+      update runledger.workflow_steps as step
+      set pending_count = step.pending_count - counted.ended_count,
+        unsatisfied_count = step.unsatisfied_count + counted.unsatisfied_count,
+        status = case
+          when step.pending_count > counted.ended_count then step.status
+          when step.unsatisfied_count + counted.unsatisfied_count > 0 then 'CANCELED'
+          when step.execution_kind = 'EXTERNAL' then 'WAITING_FOR_EXTERNAL'
+          else 'ENQUEUED'
+        end,
+        released_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count = 0 then
+            clock_timestamp()
+        end,
+        gate_expires_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count = 0 then
+            clock_timestamp() + step.gate_timeout_ms * interval '1 millisecond'
+        end,
+        finished_at = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            clock_timestamp()
+        end,
+        status_reason = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            'workflow.dependency_unsatisfied'
+        end,
+        last_error_code = case
+          when step.pending_count = counted.ended_count and step.unsatisfied_count + counted.unsatisfied_count > 0 then
+            'workflow.dependency_unsatisfied'
+        end
+      from counted
+      where step.id = counted.id
+        and step.status = 'BLOCKED'
+      returning
+        step.id, step.run_id, step.status, step.job_type, step.organization_id, step.priority, step.max_attempts,
+        step.timeout_seconds, step.stage, step.payload
+    ),
+    enqueued as (
+      insert into runledger.job_queue (
+        id, workflow_run_id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds,
+        payload
+      )
+      select
+        touched.id, touched.run_id, touched.job_type, touched.organization_id, touched.stage, touched.priority,
+        clock_timestamp(), touched.max_attempts, touched.timeout_seconds, touched.payload
+      from touched
+      where touched.status = 'ENQUEUED'
+      returning id, stage
+    ),
+    posted as (
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
+      select enqueued.id, 1, 1, 'ENQUEUED', enqueued.stage
+      from enqueued
+    ),
+    moved as materialized (
+      select
+        touched.run_id,
+        (count(*) filter (where touched.status = 'WAITING_FOR_EXTERNAL'))::integer as now_waiting,
+        (count(*) filter (where touched.status = 'CANCELED'))::integer as canceled,
+        jsonb_agg(jsonb_build_object('id', touched.id, 'status', touched.status))
+          filter (where touched.status = 'CANCELED') as steps
+      from touched
+      where touched.status in ('WAITING_FOR_EXTERNAL', 'CANCELED')
+      group by touched.run_id
+    ),
+    -- What ended in this wave was counted open or waiting; what it cancels is taken from open here and now.
+    rolled as (
+      update runledger.workflow_runs as run
+      set open_count = run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0),
+        waiting_count = run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0),
+        unsuccessful_count = run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0),
+        status = case
+          when run.status = 'CANCELED' then 'CANCELED'
+          when run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0) > 0 then
+            'RUNNING'
+          when run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0) > 0 then
+            'WAITING_FOR_EXTERNAL'
+          when run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0) > 0 then
+            'COMPLETED_WITH_ERRORS'
+          else 'SUCCEEDED'
+        end,
+        finished_at = case
+          when run.status = 'CANCELED' then run.finished_at
+          when run.open_count - tally.closed - coalesce(moved.canceled, 0)
+            + run.waiting_count - tally.no_longer_waiting = 0 then clock_timestamp()
+        end
+      from (
+        select distinct ended.run_id, ended.closed, ended.no_longer_waiting, ended.unsuccessful from ended
+      ) as tally
+      left join moved on moved.run_id = tally.run_id
+      where run.id = tally.run_id
+    )
+    select jsonb_agg(jsonb_build_object(
+      'run_id', moved.run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0, 'steps', moved.steps
+    ))
+    into wave
+    from moved
+    where moved.canceled > 0;
+  end loop;
+end
+$fn$;
+
+-- Posts the end of steps and everything that follows from it.
+--
+-- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, output?}.
+-- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
+-- as it is.
+create function runledger.finish_workflow_steps(finished jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  ended_steps jsonb;
+begin
+  with input as materialized (
+    select step.*
+    from jsonb_to_recordset(finished) as step (
+      step_id uuid, run_id uuid, status text, reason text, error_code text, error_message text, output jsonb
+    )
+  ),
+  marked as (
+    update runledger.workflow_steps as step
+    set status = input.status,
+      finished_at = clock_timestamp(),
+      gate_expires_at = null,
+      status_reason = input.reason,
+      last_error_code = input.error_code,
+      last_error_message = input.error_message,
+      output = input.output
+    from input
+    where step.id = input.step_id
+      and step.status in ('ENQUEUED', 'WAITING_FOR_EXTERNAL')
+    returning step.id, step.run_id, step.status, step.execution_kind
+  ),
+  tallied as (
+    select
+      marked.run_id,
+      count(*) filter (where marked.execution_kind = 'JOB') as closed,
+      count(*) filter (where marked.execution_kind = 'EXTERNAL') as no_longer_waiting,
+      count(*) filter (where marked.status <> 'SUCCEEDED') as unsuccessful,
+      jsonb_agg(jsonb_build_object('id', marked.id, 'status', marked.status)) as steps
+    from marked
+    group by marked.run_id
+  )
+  select jsonb_agg(jsonb_build_object(
+    'run_id', tallied.run_id, 'closed', tallied.closed, 'no_longer_waiting', tallied.no_longer_waiting,
+    'unsuccessful', tallied.unsuccessful, 'steps', tallied.steps
+  ))
+  into ended_steps
+  from tallied;
+
+  perform runledger.release_workflow_dependents(ended_steps);
+end
+$fn$;
+
+revoke all on function runledger.place_workflow_steps(jsonb) from public;
+revoke all on function runledger.release_workflow_dependents(jsonb) from public;
+revoke all on function runledger.finish_workflow_steps(jsonb) from public;
