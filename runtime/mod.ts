@@ -1,3 +1,27 @@
-/** Placeholder.
- * @module */
-export {};
+/**
+ * Running jobs: the catalog of handlers, the worker, the reaper, and the supervisor that runs them together.
+ *
+ * No SQL is here, and nothing but web-standard APIs: it runs in Deno and in Node.
+ *
+ * @module
+ */
+
+// What is run
+export { JobCatalog } from "./catalog.ts";
+export type { JobHandler, RegisteredJob } from "./catalog.ts";
+export type { FinishJob, JobContext } from "./job_context.ts";
+
+// Running it
+export { Supervisor } from "./supervisor.ts";
+export type { ShutdownOptions, SupervisorOptions, SupervisorReport } from "./supervisor.ts";
+export { shutdownSignal } from "./shutdown_signal.ts";
+export { runWorker } from "./worker.ts";
+export type { LeftJob, WorkerOptions, WorkerReport } from "./worker.ts";
+export { runReaper } from "./reaper.ts";
+export type { ReaperOptions, ReaperReport } from "./reaper.ts";
+
+// Settings and reports
+export { JobsConfig } from "./config.ts";
+export type { Environment, JobsConfigFactory } from "./config.ts";
+export { consoleLogger, silentLogger } from "./logger.ts";
+export type { LogFields, Logger } from "./logger.ts";

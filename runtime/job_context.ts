@@ -1,0 +1,260 @@
+/**
+ * What a handler is given beside its payload.
+ *
+ * @module
+ */
+
+import { isRunledgerError } from "@runledger/core";
+import type { JobCompletion, JobOutcome, JsonValue } from "@runledger/core";
+import { atomically, recordJobProgress, settleJob } from "@runledger/postgres";
+import type { JobLogLevel, JobProgressUpdate, Queryable } from "@runledger/postgres";
+import { successOf } from "./execution.ts";
+import type { RegisteredJob } from "./catalog.ts";
+import type { HeldJob } from "./held_job.ts";
+import type { JobLogBuffer } from "./job_log_buffer.ts";
+
+/**
+ * Settles the job inside the transaction that it is called in. Call it once, last; return what it gives.
+ *
+ * @typeParam Output What the job's output schema accepts.
+ */
+export type FinishJob<Output> = (output?: Output | JobCompletion<Output>) => Promise<JobCompletion<Output>>;
+
+/**
+ * What a handler knows and can do about its own attempt.
+ *
+ * @typeParam Output What the job's output schema accepts.
+ */
+export interface JobContext<Output = JsonValue | void> {
+  /** The job. */
+  readonly jobId: string;
+  /** Its type. */
+  readonly jobType: string;
+  /** Which run of the job: one more after each continuation and requeue. */
+  readonly runNumber: number;
+  /** Which attempt of the run, from 1. */
+  readonly attempt: number;
+  /** How many attempts a run may take. */
+  readonly maxAttempts: number;
+  /** Whose job it is; undefined for a job of no organization. */
+  readonly organizationId: string | undefined;
+  /** Who runs it. */
+  readonly workerId: string;
+  /** What an earlier attempt or run left for this one, or this one has recorded since. */
+  readonly checkpoint: JsonValue | undefined;
+  /** Units done, as reported last. */
+  readonly progressDone: number | undefined;
+  /** Units in all, as reported last. */
+  readonly progressTotal: number | undefined;
+  /**
+   * Aborts when the work is for nothing. Its `reason` is a `RunledgerError`: `job.timeout_exceeded`,
+   * `job.lease_owner_mismatch`, `job.canceled` or `worker.shutdown`.
+   */
+  readonly signal: AbortSignal;
+  /** When the attempt will have run for too long, by this machine's clock. */
+  readonly deadline: Date;
+
+  /**
+   * Records how far the job has come and where its next attempt should go on, at once. Fenced: kept across retries,
+   * continuations and crashes.
+   *
+   * @param update Progress, checkpoint or both.
+   * @throws {RunledgerError} `job.lease_owner_mismatch` when the lease is lost, which also aborts the signal;
+   * `job.invalid_progress`; `job.invalid_payload` for a checkpoint that is not JSON; `db.*` codes.
+   * @throws {TypeError} When the job was finished inside a transaction: the record would wait for that transaction.
+   */
+  progress(update: JobProgressUpdate): Promise<void>;
+
+  /**
+   * Writes a line to the job's log. Lines are sent in batches, at the latest before the attempt is settled; a crash may
+   * lose the last ones. Never throws: what cannot be stored is replaced.
+   *
+   * @param level How much it matters.
+   * @param message What to say; cut to 8192 bytes.
+   * @param payload More, for programs: JSON of up to 64 KiB.
+   */
+  log(level: JobLogLevel, message: string, payload?: JsonValue): void;
+
+  /**
+   * Runs a function so that everything it does in the database happens, or nothing, the settlement of the job included
+   * if it calls `finish`.
+   *
+   * After the commit the job is settled, and what the handler returns or throws later is ignored. If the function throws,
+   * if the lease is lost, or if the signal aborts before the function is over, everything is rolled back, and the
+   * handler may go on or try again. When the connection breaks during the commit (`db.commit_unknown`) and the handler
+   * does not settle the job in another transaction, the worker reports a RETRYABLE failure: that report is refused
+   * without effect if the transaction was committed after all, and leads to another attempt if it was not.
+   *
+   * The function holds a connection of the pool, and after `finish` a lock on the job, until it is over.
+   *
+   * @typeParam Tx What the driver gives for a transaction: annotate the parameter with it.
+   * @param fn What to do. Use `tx` for every statement that belongs to it.
+   * @returns What the function gave.
+   * @throws Whatever the function threw; `job.lease_owner_mismatch` or the signal's reason; `db.*` codes.
+   *
+   * @example
+   * ```ts ignore
+   * catalog.handle(chargeInvoice, (payload, context) =>
+   *   context.transaction(async (tx: TransactionSql, finish) => {
+   *     await tx`insert into charges (invoice_id) values (${payload.invoiceId})`;
+   *     return await finish({ charged: true });
+   *   }));
+   * ```
+   */
+  transaction<Tx extends Queryable, Result>(
+    fn: (tx: Tx, finish: FinishJob<Output>) => Promise<Result>,
+  ): Promise<Result>;
+}
+
+/** What the context needs of the worker. */
+export interface JobContextTools {
+  readonly db: Queryable;
+  readonly workerId: string;
+  readonly logs: JobLogBuffer;
+  /** The database said that the lease is gone. */
+  readonly onLeaseLost: (job: HeldJob) => void;
+  /** The job was settled in a transaction of its handler. */
+  readonly onSettledInTransaction: (job: HeldJob, outcome: JobOutcome) => void;
+  /** A transaction that held the job's row has ended without settling it. */
+  readonly onReleased: (job: HeldJob) => void;
+}
+
+/** Makes the context of one attempt. */
+export function createJobContext(
+  job: HeldJob,
+  registered: RegisteredJob,
+  tools: JobContextTools,
+): JobContext<unknown> {
+  return new AttemptContext(job, registered, tools);
+}
+
+class AttemptContext implements JobContext<unknown> {
+  readonly #job: HeldJob;
+  readonly #registered: RegisteredJob;
+  readonly #tools: JobContextTools;
+  #checkpoint: JsonValue | undefined;
+  #progressDone: number | undefined;
+  #progressTotal: number | undefined;
+
+  constructor(job: HeldJob, registered: RegisteredJob, tools: JobContextTools) {
+    this.#job = job;
+    this.#registered = registered;
+    this.#tools = tools;
+    this.#checkpoint = job.claim.checkpoint;
+    this.#progressDone = job.claim.progressDone;
+    this.#progressTotal = job.claim.progressTotal;
+  }
+
+  get jobId(): string {
+    return this.#job.claim.jobId;
+  }
+  get jobType(): string {
+    return this.#job.claim.jobType;
+  }
+  get runNumber(): number {
+    return this.#job.claim.runNumber;
+  }
+  get attempt(): number {
+    return this.#job.claim.attempt;
+  }
+  get maxAttempts(): number {
+    return this.#job.claim.maxAttempts;
+  }
+  get organizationId(): string | undefined {
+    return this.#job.claim.organizationId;
+  }
+  get workerId(): string {
+    return this.#tools.workerId;
+  }
+  get checkpoint(): JsonValue | undefined {
+    return this.#checkpoint;
+  }
+  get progressDone(): number | undefined {
+    return this.#progressDone;
+  }
+  get progressTotal(): number | undefined {
+    return this.#progressTotal;
+  }
+  get signal(): AbortSignal {
+    return this.#job.signal;
+  }
+  get deadline(): Date {
+    return new Date(Date.now() + this.#job.timeoutAt - performance.now());
+  }
+
+  async progress(update: JobProgressUpdate): Promise<void> {
+    this.#assertUnfinished("progress");
+    try {
+      await recordJobProgress(this.#tools.db, this.#job.claim, update);
+    } catch (error) {
+      if (isRunledgerError(error, "job.lease_owner_mismatch")) this.#tools.onLeaseLost(this.#job);
+      throw error;
+    }
+    this.#progressDone = update.progress?.done ?? this.#progressDone;
+    this.#progressTotal = update.progress?.total ?? this.#progressTotal;
+    if (update.checkpoint !== undefined) this.#checkpoint = update.checkpoint;
+  }
+
+  log(level: JobLogLevel, message: string, payload?: JsonValue): void {
+    this.#tools.logs.add(this.#job, level, message, payload);
+  }
+
+  async transaction<Tx extends Queryable, Result>(
+    fn: (tx: Tx, finish: FinishJob<unknown>) => Promise<Result>,
+  ): Promise<Result> {
+    this.#assertUnfinished("transaction");
+    const job = this.#job;
+    let finishing: Promise<JobOutcome> | undefined;
+    try {
+      const result = await atomically(this.#tools.db, async (tx) => {
+        const value = await fn(tx as Tx, async (output) => {
+          if (finishing !== undefined) throw new TypeError("finish was called twice: a job is settled once");
+          finishing = this.#finish(tx, output);
+          await finishing;
+          return output as JobCompletion<unknown>;
+        });
+        // A finish that was not awaited, or whose error was swallowed, must not be committed past.
+        await finishing;
+        if (job.abortReason !== undefined) throw job.abortReason;
+        return value;
+      });
+      if (finishing !== undefined) this.#tools.onSettledInTransaction(job, await finishing);
+      return result;
+    } catch (error) {
+      if (finishing !== undefined && isRunledgerError(error, "db.commit_unknown")) {
+        job.isUncertain = true;
+        job.settlesAlone = true;
+      }
+      if (isRunledgerError(error, "job.lease_owner_mismatch")) this.#tools.onLeaseLost(job);
+      throw error;
+    } finally {
+      // A finish that nobody waits for any more may still fail.
+      finishing?.catch(() => {});
+      if (job.phase === "finishing") {
+        job.phase = "running";
+        this.#tools.onReleased(job);
+      }
+    }
+  }
+
+  async #finish(tx: Queryable, returned: unknown): Promise<JobOutcome> {
+    const job = this.#job;
+    if (job.abortReason !== undefined) throw job.abortReason;
+    const outcome = await successOf(returned, this.#registered);
+    // Through the pool, before the job's row is locked: lines of a job that is settled are not accepted.
+    await this.#tools.logs.flush();
+    if (job.abortReason !== undefined) throw job.abortReason;
+    if (job.phase !== "running") throw new TypeError("finish was called after the attempt was over");
+    job.phase = "finishing";
+    await settleJob(tx, job.claim, outcome);
+    return outcome;
+  }
+
+  #assertUnfinished(method: string): void {
+    const { phase, abortReason } = this.#job;
+    if (abortReason !== undefined) throw abortReason;
+    if (phase === "finishing" || phase === "over") {
+      throw new TypeError(`${method} was called after the job was finished in a transaction`);
+    }
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * The reaper's loop: jobs whose worker was lost go on elsewhere.
+ *
+ * @module
+ */
+
+import { deleteFinishedJobs, reapExpiredLeases } from "@runledger/postgres";
+import type { DeleteFinishedJobsOptions, Queryable } from "@runledger/postgres";
+import { JobsConfig } from "./config.ts";
+import { guardedLogger, silentLogger } from "./logger.ts";
+import type { Logger } from "./logger.ts";
+import { runLoop } from "./loop.ts";
+
+/** How many leases one statement reaps, and how many jobs one removes. */
+const BATCH = 500;
+
+/** What a reaper does, and until when. */
+export interface ReaperOptions {
+  /** Settings; what is left out has its default. */
+  readonly config?: Partial<JobsConfig>;
+  /** Stops the reaper. */
+  readonly signal: AbortSignal;
+  /** Which ended jobs are removed after each round. @default none are ever removed */
+  readonly retention?: Omit<DeleteFinishedJobsOptions, "limit">;
+  /** Where the reaper reports. @default nowhere */
+  readonly logger?: Logger;
+}
+
+/** What a reaper did. */
+export interface ReaperReport {
+  /** How many expired leases it reaped. */
+  readonly reaped: number;
+  /** How many ended jobs it removed. */
+  readonly deleted: number;
+}
+
+/**
+ * Reaps expired leases every `reaperIntervalSeconds`, at once while there are more, until the signal aborts.
+ *
+ * Any number of reapers may run at once. Database errors are waited out; the loop never ends by itself.
+ *
+ * @param db A pool, or a handle of one session that nobody else uses.
+ * @param options What to do, and until when.
+ * @returns What it did, after the last statement.
+ * @throws {TypeError} When a setting cannot be.
+ */
+export async function runReaper(db: Queryable, options: ReaperOptions): Promise<ReaperReport> {
+  const { signal, retention } = options;
+  const config = JobsConfig.of(options.config);
+  const logger = guardedLogger(options.logger ?? silentLogger);
+  let reaped = 0;
+  let deleted = 0;
+
+  async function reapAll(): Promise<void> {
+    for (let count = BATCH; count === BATCH && !signal.aborted;) {
+      const jobs = await reapExpiredLeases(db, { limit: BATCH, retryDelayMs: config.reaperRetryDelayMs });
+      count = jobs.length;
+      reaped += count;
+      for (const { jobId, jobType, attempt, status } of jobs) {
+        logger.warn("the lease on a job had expired", { jobId, jobType, attempt, status });
+      }
+    }
+  }
+
+  async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
+    for (let count = BATCH; count === BATCH && !signal.aborted;) {
+      count = await deleteFinishedJobs(db, { ...rule, limit: BATCH });
+      deleted += count;
+    }
+  }
+
+  await runLoop({
+    name: "reaper",
+    signal,
+    logger,
+    intervalMs: config.reaperIntervalSeconds * 1000,
+    maxBackoffMs: 30_000,
+    round: async () => {
+      await reapAll();
+      if (retention !== undefined) await removeOld(retention);
+    },
+  });
+  return { reaped, deleted };
+}
