@@ -38,10 +38,13 @@ settled as (
     checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint),
     output = case held.kind when 'succeeded' then held.more -> 'output' end,
     status_reason = case held.kind when 'failed' then held.more ->> 'failure_kind' else held.more ->> 'reason' end,
-    -- A snooze is no attempt: what the last one met stays in sight.
-    last_error_code = case held.kind when 'snoozed' then queue.last_error_code else held.more ->> 'error_code' end,
-    last_error_message = case held.kind
-      when 'snoozed' then queue.last_error_message
+    -- Neither a snooze nor a cancellation says that it went well: what the last attempt met stays in sight.
+    last_error_code = case
+      when held.kind in ('snoozed', 'canceled') then queue.last_error_code
+      else held.more ->> 'error_code'
+    end,
+    last_error_message = case
+      when held.kind in ('snoozed', 'canceled') then queue.last_error_message
       else held.more ->> 'error_message'
     end
   from held
