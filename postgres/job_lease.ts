@@ -122,7 +122,9 @@ export async function heartbeatJobs(
   return leases.map(({ jobId }) => ({ jobId, state: byJob.get(jobId.toLowerCase()) ?? "lost" }));
 }
 
-// locks: the jobs, in id order. index: job_queue_pkey. no row: not released.
+// locks: the jobs, in id order. index: job_queue_pkey and job_events_pkey. is_released false: not released.
+// is_ledger_unseen: while this waited for the job, somebody posted an event that its snapshot does not have, so it cannot
+// tell whether anything was reported since the claim: look again.
 const RELEASE = `
 with input as materialized (
   select lease.job_id, lease.run_number, lease.attempt, lease.lease_token
@@ -138,18 +140,30 @@ locked as materialized (
   order by queue.id
   for update
 ),
-held as (
-  select input.job_id
+held as materialized (
+  select
+    input.job_id,
+    exists (
+      select from runledger.job_events as newest where newest.job_id = locked.id and newest.seq = locked.event_seq
+    ) as is_ledger_seen,
+    not exists (
+      select
+      from runledger.job_events as reported
+      where reported.job_id = locked.id
+        and reported.event_type <> 'HEARTBEAT'
+        and reported.seq > (
+          select max(leased.seq)
+          from runledger.job_events as leased
+          where leased.job_id = locked.id and leased.event_type = 'LEASED'
+        )
+    ) as is_unstarted
   from input
   join locked on locked.id = input.job_id
-  join runledger.job_events as newest on newest.job_id = locked.id and newest.seq = locked.event_seq
   where locked.status = 'LEASED'
     and locked.run_number = input.run_number
     and locked.attempt = input.attempt
     and locked.lease_token = input.lease_token
     and locked.lease_expires_at > clock_timestamp()
-    -- Nothing has been reported since the claim.
-    and newest.event_type in ('LEASED', 'HEARTBEAT')
 ),
 released as (
   update runledger.job_queue as queue
@@ -165,6 +179,8 @@ released as (
     status_reason = $2::text
   from held
   where queue.id = held.job_id
+    and held.is_ledger_seen
+    and held.is_unstarted
   returning queue.id, queue.event_seq, queue.run_number, queue.attempt, queue.stage
 ),
 posted as (
@@ -174,8 +190,10 @@ posted as (
     jsonb_build_object('requeue_kind', 'UNSTARTED_RELEASE', 'reason', $2::text)
   from released
 )
-select input.job_id, released.id is not null as is_released
+select
+  input.job_id, released.id is not null as is_released, coalesce(not held.is_ledger_seen, false) as is_ledger_unseen
 from input
+left join held on held.job_id = input.job_id
 left join released on released.id = input.job_id
 `;
 
@@ -198,9 +216,16 @@ export async function releaseJobs(
 ): Promise<readonly string[]> {
   const { reason = "UNSTARTED_RELEASE" } = options;
   assertDistinctJobs(leases);
-  if (leases.length === 0) return [];
-  const rows = await runStatement(db, RELEASE, [encodeLeases(leases), reason], { write: true });
-  return rows.filter((row) => readBoolean(row, "is_released")).map((row) => readText(row, "job_id"));
+  const released: string[] = [];
+  let left = leases;
+  // Once is the rule. Each further try needs another event that was committed while the statement waited for its job.
+  for (let tries = 0; tries < 5 && left.length > 0; tries++) {
+    const rows = await runStatement(db, RELEASE, [encodeLeases(left), reason], { write: true });
+    for (const row of rows) if (readBoolean(row, "is_released")) released.push(readText(row, "job_id"));
+    const unseen = new Set(rows.filter((row) => readBoolean(row, "is_ledger_unseen")).map((row) => row["job_id"]));
+    left = left.filter(({ jobId }) => unseen.has(jobId.toLowerCase()));
+  }
+  return released;
 }
 
 /** What a handler reports on its way. */
