@@ -60,6 +60,60 @@ export type RunledgerErrorCode =
   | "job.canceled"
   | "worker.shutdown"
   | "job_definition.active_schedule_exists"
+  | "workflow.invalid_dag_empty"
+  | "workflow.invalid_dag_workflow_type_blank"
+  | "workflow.invalid_dag_step_key_blank"
+  | "workflow.invalid_dag_job_type_blank"
+  | "workflow.invalid_dag_idempotency_key_blank"
+  | "workflow.invalid_dag_active_key_blank"
+  | "workflow.invalid_dag_result_step_key_blank"
+  | "workflow.invalid_dag_dependency_step_key_blank"
+  | "workflow.invalid_dag_name_too_long"
+  | "workflow.invalid_dag_name_invalid"
+  | "workflow.invalid_dag_duplicate_step_key"
+  | "workflow.invalid_dag_unknown_step_key"
+  | "workflow.invalid_dag_missing_dependency"
+  | "workflow.invalid_dag_self_dependency"
+  | "workflow.invalid_dag_duplicate_dependency"
+  | "workflow.invalid_dag_cycle"
+  | "workflow.invalid_dag_unknown_result_step"
+  | "workflow.invalid_dag_step_max_attempts_non_positive"
+  | "workflow.invalid_dag_step_timeout_seconds_non_positive"
+  | "workflow.invalid_dag_setting_invalid"
+  | "workflow.invalid_dag_unknown_field"
+  | "workflow.invalid_dag_external_step_job_type_not_allowed"
+  | "workflow.invalid_dag_external_step_queue_settings_not_allowed"
+  | "workflow.invalid_dag_gate_timeout_invalid"
+  | "workflow.invalid_dag_request_setting_not_allowed"
+  | "workflow.invalid_dag_payload_invalid"
+  | "workflow.invalid_dag_metadata_invalid"
+  | "workflow.definition_not_found_or_disabled"
+  | "workflow.enqueue_conflicting_retry"
+  | "workflow.enqueue_idempotency_unsupported_isolation"
+  | "workflow.unsupported_isolation"
+  | "workflow.run_not_found"
+  | "workflow.step_not_found"
+  | "workflow.external_step_not_found"
+  | "workflow.external_step_not_external"
+  | "workflow.external_step_not_waiting"
+  | "workflow.external_step_conflicting_completion_retry"
+  | "workflow.append_mutation_key_blank"
+  | "workflow.append_conflicting_retry"
+  | "workflow.append_window_missing"
+  | "workflow.append_window_not_external"
+  | "workflow.append_window_not_open"
+  | "workflow.append_terminal_run"
+  | "workflow.dependency_unsatisfied"
+  | "workflow.gate_timed_out"
+  | "workflow.run_canceled"
+  | "workflow.recovery_source_not_terminal"
+  | "workflow.recovery_request_conflict"
+  | "workflow.recovery_nothing_to_resume"
+  | "workflow.recovery_active_constraint"
+  | "workflow.result_not_declared"
+  | "workflow.result_missing"
+  | "workflow.result_unsuccessful_terminal"
+  | "workflow.result_wait_timeout"
   | "schema.missing"
   | "schema.outdated"
   | "schema.newer"
@@ -278,6 +332,388 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     cause: "A definition cannot be disabled while schedules would go on firing into it.",
     retry: "no",
     action: "Pause the schedules that `details.schedules` names first.",
+  },
+  "workflow.invalid_dag_empty": {
+    category: "validation",
+    message: "The workflow has no steps.",
+    cause: "A run or an append without any step.",
+    retry: "no",
+    action: "Add a step.",
+  },
+  "workflow.invalid_dag_workflow_type_blank": {
+    category: "validation",
+    message: "The workflow type must not be blank.",
+    cause: "An empty or white workflow type.",
+    retry: "no",
+    action: "Name the kind of workflow.",
+  },
+  "workflow.invalid_dag_step_key_blank": {
+    category: "validation",
+    message: "A step key must not be blank.",
+    cause: "An empty or white step key; `details.stepIndex` counts declared steps from 0.",
+    retry: "no",
+    action: "Name the step.",
+  },
+  "workflow.invalid_dag_job_type_blank": {
+    category: "validation",
+    message: "The job type of a step must not be blank.",
+    cause: "An empty or white job type in the step that `details.stepKey` names.",
+    retry: "no",
+    action: "Name the kind of job, or declare the step as external.",
+  },
+  "workflow.invalid_dag_idempotency_key_blank": {
+    category: "validation",
+    message: "The idempotency key must not be blank.",
+    cause: "An empty or white idempotency key.",
+    retry: "no",
+    action: "Give a key, or none.",
+  },
+  "workflow.invalid_dag_active_key_blank": {
+    category: "validation",
+    message: "The active key must not be blank.",
+    cause: "An empty or white active key.",
+    retry: "no",
+    action: "Give a key, or none.",
+  },
+  "workflow.invalid_dag_result_step_key_blank": {
+    category: "validation",
+    message: "The key of the result step must not be blank.",
+    cause: "An empty or white result step key.",
+    retry: "no",
+    action: "Name a step, or none.",
+  },
+  "workflow.invalid_dag_dependency_step_key_blank": {
+    category: "validation",
+    message: "The key of a prerequisite must not be blank.",
+    cause: "The step that `details.stepKey` names waits for an empty or white key.",
+    retry: "no",
+    action: "Name the prerequisite.",
+  },
+  "workflow.invalid_dag_name_too_long": {
+    category: "validation",
+    message: "A name of the workflow is too long.",
+    cause: "A workflow or job type over 255 bytes of UTF-8, or a key over 512.",
+    retry: "no",
+    action: "Shorten what `details.field` names to `details.maxBytes`.",
+  },
+  "workflow.invalid_dag_name_invalid": {
+    category: "validation",
+    message: "A name of the workflow cannot be stored.",
+    cause: "It is no string, or holds U+0000 or a lone surrogate.",
+    retry: "no",
+    action: "Correct what `details.field` names.",
+  },
+  "workflow.invalid_dag_duplicate_step_key": {
+    category: "validation",
+    message: "Two steps have the same key.",
+    cause: "A step was declared twice, or appended to a run that has one of this key.",
+    retry: "no",
+    action: "Rename one of the steps that `details.stepKey` names.",
+  },
+  "workflow.invalid_dag_unknown_step_key": {
+    category: "validation",
+    message: "A dependency was declared for a step that is not there.",
+    cause: "`afterSuccess` or `afterTerminal` named a step that was not declared before the call.",
+    retry: "no",
+    action: "Declare the step that `details.stepKey` names first.",
+  },
+  "workflow.invalid_dag_missing_dependency": {
+    category: "validation",
+    message: "A step waits for one that is not there.",
+    cause: "A prerequisite was misspelt or never declared.",
+    retry: "no",
+    action: "Declare the step that `details.prerequisiteStepKey` names, or correct the key.",
+  },
+  "workflow.invalid_dag_self_dependency": {
+    category: "validation",
+    message: "A step waits for itself.",
+    cause: "A step is among its own prerequisites.",
+    retry: "no",
+    action: "Remove the dependency of the step that `details.stepKey` names.",
+  },
+  "workflow.invalid_dag_duplicate_dependency": {
+    category: "validation",
+    message: "A step waits for another one twice.",
+    cause: "The same prerequisite was given more than once, in one mode or in both.",
+    retry: "no",
+    action: "Keep one of the two dependencies.",
+  },
+  "workflow.invalid_dag_cycle": {
+    category: "validation",
+    message: "The steps of the workflow wait for each other in a circle.",
+    cause: "Following prerequisites leads back to the same step.",
+    retry: "no",
+    action: "Remove one of the dependencies between `details.stepKeys`, which are told in order around the circle.",
+  },
+  "workflow.invalid_dag_unknown_result_step": {
+    category: "validation",
+    message: "The result step is not a step of the workflow.",
+    cause: "The result step was misspelt or never declared.",
+    retry: "no",
+    action: "Name a declared step.",
+  },
+  "workflow.invalid_dag_step_max_attempts_non_positive": {
+    category: "validation",
+    message: "A step must be tried at least once.",
+    cause: "`maxAttempts` of the step that `details.stepKey` names is zero or negative.",
+    retry: "no",
+    action: "Give 1 or more, or nothing.",
+  },
+  "workflow.invalid_dag_step_timeout_seconds_non_positive": {
+    category: "validation",
+    message: "The timeout of a step must be at least one second.",
+    cause: "`timeoutSeconds` of the step that `details.stepKey` names is zero or negative.",
+    retry: "no",
+    action: "Give 1 or more, or nothing.",
+  },
+  "workflow.invalid_dag_setting_invalid": {
+    category: "validation",
+    message: "A setting of the workflow cannot be.",
+    cause:
+      "An organization that is not a UUID, a number that is not a 32-bit integer, an unknown stage, release mode or execution kind.",
+    retry: "no",
+    action: "Correct what `details.setting` names.",
+  },
+  "workflow.invalid_dag_unknown_field": {
+    category: "validation",
+    message: "The workflow has a field that is not known.",
+    cause: "A misspelt field, which would have been lost in silence.",
+    retry: "no",
+    action: "Correct the field that `details.field` names.",
+  },
+  "workflow.invalid_dag_external_step_job_type_not_allowed": {
+    category: "validation",
+    message: "An external step has no job type.",
+    cause: "A step of kind EXTERNAL was given a job type.",
+    retry: "no",
+    action: "Leave it out, or declare the step as a job.",
+  },
+  "workflow.invalid_dag_external_step_queue_settings_not_allowed": {
+    category: "validation",
+    message: "An external step has no settings of the queue.",
+    cause: "A step of kind EXTERNAL was given a priority, attempts, a timeout in seconds, a stage or a continuation.",
+    retry: "no",
+    action: "Leave out what `details.setting` names; a gate has a `timeout` of its own.",
+  },
+  "workflow.invalid_dag_gate_timeout_invalid": {
+    category: "validation",
+    message: "The timeout of a gate cannot be.",
+    cause:
+      "It is not a positive whole number of milliseconds, its outcome is unknown, or it has an output without succeeding.",
+    retry: "no",
+    action: "Correct what `details.field` names.",
+  },
+  "workflow.invalid_dag_request_setting_not_allowed": {
+    category: "validation",
+    message: "The job request of a step asks for what the run decides.",
+    cause: "The request has an idempotency key or a time to run at.",
+    retry: "no",
+    action: "Give the key to the run, and let prerequisites decide when the step starts.",
+  },
+  "workflow.invalid_dag_payload_invalid": {
+    category: "validation",
+    message: "The payload of a step is not JSON.",
+    cause: "A cycle, BigInt, NaN, U+0000, a lone surrogate, too deep.",
+    retry: "no",
+    action: "Correct the value at `details.path`.",
+  },
+  "workflow.invalid_dag_metadata_invalid": {
+    category: "validation",
+    message: "The metadata of the workflow is not JSON.",
+    cause: "A cycle, BigInt, NaN, U+0000, a lone surrogate, too deep.",
+    retry: "no",
+    action: "Correct the value at `details.path`.",
+  },
+  "workflow.definition_not_found_or_disabled": {
+    category: "validation",
+    message: "There is no enabled definition of a job type that the workflow uses.",
+    cause: "The catalog was never synced to this database, or an operator disabled the type.",
+    retry: "no",
+    action: "Sync the catalog (`catalog.sync(db)`) or enable the definition; `details.jobTypes` names the types.",
+  },
+  "workflow.enqueue_conflicting_retry": {
+    category: "conflict",
+    message: "This idempotency key was used for a different workflow run.",
+    cause: "A run of the same type, organization and key was enqueued before with other content.",
+    retry: "no",
+    action: "Use another key, or send the original request; `details.fields` names what differs.",
+  },
+  "workflow.enqueue_idempotency_unsupported_isolation": {
+    category: "validation",
+    message: "Enqueueing a workflow with an idempotency or active key needs READ COMMITTED isolation.",
+    cause: "The caller's transaction is REPEATABLE READ or SERIALIZABLE and cannot see a concurrent equal enqueue.",
+    retry: "no",
+    action: "Enqueue in a READ COMMITTED transaction, or without a key.",
+  },
+  "workflow.unsupported_isolation": {
+    category: "validation",
+    message: "Changing a workflow run needs READ COMMITTED isolation.",
+    cause:
+      "The caller's transaction is REPEATABLE READ or SERIALIZABLE and cannot see what others just did to the run.",
+    retry: "no",
+    action: "Use a READ COMMITTED transaction.",
+  },
+  "workflow.run_not_found": {
+    category: "not_found",
+    message: "There is no such workflow run.",
+    cause: "The id is unknown, the run was removed by retention, or it lies outside the given scope.",
+    retry: "no",
+    action: "Check the id and the scope.",
+  },
+  "workflow.step_not_found": {
+    category: "not_found",
+    message: "There is no such workflow step.",
+    cause: "The run has no step of this key, or it lies outside the given scope.",
+    retry: "no",
+    action: "Check the run, the step key and the scope.",
+  },
+  "workflow.external_step_not_found": {
+    category: "not_found",
+    message: "There is no such gate.",
+    cause: "The run has no step of this key.",
+    retry: "no",
+    action: "Check the run and the step key.",
+  },
+  "workflow.external_step_not_external": {
+    category: "validation",
+    message: "This step is not a gate.",
+    cause: "A step that a job carries out was to be completed from outside.",
+    retry: "no",
+    action: "Name a step of kind EXTERNAL.",
+  },
+  "workflow.external_step_not_waiting": {
+    category: "conflict",
+    message: "This gate is not open yet.",
+    cause: "Its prerequisites have not all ended.",
+    retry: "yes",
+    action: "Complete it once it is WAITING_FOR_EXTERNAL.",
+  },
+  "workflow.external_step_conflicting_completion_retry": {
+    category: "conflict",
+    message: "This gate was completed in a different way.",
+    cause:
+      "It ended before, by somebody else, by its timeout or with its run, and not with the same status, output and reason.",
+    retry: "no",
+    action: "Read the step: what it says stands.",
+  },
+  "workflow.append_mutation_key_blank": {
+    category: "validation",
+    message: "The mutation key must not be blank.",
+    cause: "Steps were appended with an empty or white mutation key.",
+    retry: "no",
+    action: "Give a key that stays the same when the call is repeated.",
+  },
+  "workflow.append_conflicting_retry": {
+    category: "conflict",
+    message: "This mutation key was used for a different append.",
+    cause: "The same key was used before on this run with other steps or another gate.",
+    retry: "no",
+    action: "Use another key, or send the original steps.",
+  },
+  "workflow.append_window_missing": {
+    category: "not_found",
+    message: "There is no such gate to append at.",
+    cause: "The run has no step of the key that was named as the window.",
+    retry: "no",
+    action: "Name a gate of the run.",
+  },
+  "workflow.append_window_not_external": {
+    category: "validation",
+    message: "Steps can be appended only while a gate is open.",
+    cause: "The step that was named as the window is carried out by a job.",
+    retry: "no",
+    action: "Name a step of kind EXTERNAL.",
+  },
+  "workflow.append_window_not_open": {
+    category: "conflict",
+    message: "The gate to append at is not open.",
+    cause: "It was not released yet, or it ended.",
+    retry: "no",
+    action: "Append while the gate is WAITING_FOR_EXTERNAL.",
+  },
+  "workflow.append_terminal_run": {
+    category: "conflict",
+    message: "Nothing can be appended to a run that ended.",
+    cause: "The run succeeded, completed with errors or was cancelled.",
+    retry: "no",
+    action: "Enqueue a new run.",
+  },
+  "workflow.dependency_unsatisfied": {
+    category: "conflict",
+    message: "A step that this one needed did not succeed.",
+    cause: "Stored reason of a CANCELED step: a prerequisite with the mode ON_SUCCESS failed or was cancelled.",
+    retry: "no",
+    action: "Look at the prerequisites; recover the run once their cause is mended.",
+  },
+  "workflow.gate_timed_out": {
+    category: "unavailable",
+    message: "Nobody completed the gate in time.",
+    cause: "Stored reason of a gate: its timeout passed and its default outcome was taken.",
+    retry: "no",
+    action: "Nothing, if the default was meant; otherwise recover the run.",
+  },
+  "workflow.run_canceled": {
+    category: "conflict",
+    message: "The workflow run was cancelled.",
+    cause: "Stored reason of steps and jobs that ended with their run, and abort reason of their handlers.",
+    retry: "no",
+    action: "Stop working.",
+  },
+  "workflow.recovery_source_not_terminal": {
+    category: "conflict",
+    message: "A run that has not ended cannot be recovered.",
+    cause: "The source run still has steps to do.",
+    retry: "no",
+    action: "Wait until it ends, or cancel it.",
+  },
+  "workflow.recovery_request_conflict": {
+    category: "conflict",
+    message: "This recovery key was used for a different recovery of the run.",
+    cause: "The same source run and key were used before in another mode or with another reason.",
+    retry: "no",
+    action: "Use another key, or send the original request.",
+  },
+  "workflow.recovery_nothing_to_resume": {
+    category: "conflict",
+    message: "This run has no step to resume from.",
+    cause: "A run that succeeded was to be resumed.",
+    retry: "no",
+    action: "Replay it, or leave it.",
+  },
+  "workflow.recovery_active_constraint": {
+    category: "conflict",
+    message: "Another run holds the active key of this one.",
+    cause: "The source run had an active key, and a run that has not ended holds it now.",
+    retry: "yes",
+    action: "Recover it once the other run has ended.",
+  },
+  "workflow.result_not_declared": {
+    category: "validation",
+    message: "The workflow run has no result step.",
+    cause: "The result of a run was asked for that names no step for it.",
+    retry: "no",
+    action: "Name one with `resultStep` when the run is built.",
+  },
+  "workflow.result_missing": {
+    category: "not_found",
+    message: "The workflow run succeeded without a result.",
+    cause: "Its result step succeeded without an output.",
+    retry: "no",
+    action: "Return an output from the handler of the result step, or complete the gate with one.",
+  },
+  "workflow.result_unsuccessful_terminal": {
+    category: "conflict",
+    message: "The workflow run ended without success.",
+    cause: "The run whose result was asked for was cancelled or completed with errors.",
+    retry: "no",
+    action: "Look at its steps; `details.status` tells how it ended.",
+  },
+  "workflow.result_wait_timeout": {
+    category: "unavailable",
+    message: "The workflow run has not ended yet.",
+    cause: "The time to wait for its result passed.",
+    retry: "yes",
+    action: "Ask again; the run is not affected.",
   },
   "schema.missing": {
     category: "unavailable",

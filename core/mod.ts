@@ -91,6 +91,55 @@ export type { EnqueueStage, JobStage, JobStatus } from "./job_status.ts";
 export { JOB_EVENT_TYPES, replayJobEvents, REQUEUE_KINDS } from "./job_event.ts";
 export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
 
+// Workflows: runs, their steps and what they wait for.
+export { assertWorkflowRunRequest, assertWorkflowStepAppend } from "./workflow_validation.ts";
+export {
+  canonicalWorkflowRequest,
+  canonicalWorkflowSteps,
+  MAX_ACTIVE_KEY_BYTES,
+  MAX_STEP_KEY_BYTES,
+  MAX_WORKFLOW_TYPE_BYTES,
+} from "./workflow_run.ts";
+export type {
+  CanonicalWorkflowDependency,
+  CanonicalWorkflowRequest,
+  CanonicalWorkflowStep,
+  GateTimeout,
+  WorkflowDependency,
+  WorkflowExternalStepRequest,
+  WorkflowJobStepRequest,
+  WorkflowRunRequest,
+  WorkflowStepRequest,
+} from "./workflow_run.ts";
+export { findWorkflowCycle, workflowStepPositions } from "./workflow_graph.ts";
+export type { WorkflowNode } from "./workflow_graph.ts";
+export { isWorkflowBuildError, WorkflowBuildError } from "./workflow_build_error.ts";
+export type { WorkflowBuildProblem, WorkflowNameField } from "./workflow_build_error.ts";
+export {
+  isReleaseMode,
+  isStepExecutionKind,
+  isTerminalWorkflowRunStatus,
+  isTerminalWorkflowStepStatus,
+  isWorkflowRunStatus,
+  isWorkflowStepStatus,
+  RELEASE_MODES,
+  STEP_EXECUTION_KINDS,
+  TERMINAL_WORKFLOW_RUN_STATUSES,
+  TERMINAL_WORKFLOW_STEP_STATUSES,
+  WORKFLOW_RUN_STATUSES,
+  WORKFLOW_RUN_TRANSITIONS,
+  WORKFLOW_STEP_STATUSES,
+  WORKFLOW_STEP_TRANSITIONS,
+  workflowRunStatus,
+} from "./workflow_status.ts";
+export type {
+  ReleaseMode,
+  StepExecutionKind,
+  TerminalWorkflowStepStatus,
+  WorkflowRunStatus,
+  WorkflowStepStatus,
+} from "./workflow_status.ts";
+
 // Values that PostgreSQL stores: JSON, text and ids.
 export { assertJsonValue, decodeJson, encodeJson, isJsonValue, MAX_JSON_BYTES, MAX_JSON_DEPTH } from "./json.ts";
 export type { JsonOptions, JsonValue } from "./json.ts";
