@@ -76,7 +76,8 @@ export function renderMigrations(migrations: readonly Migration[]): string {
 
 function templateLiteral(text: string): string {
   const escaped = text.replaceAll("\\", "\\\\").replaceAll("`", "\\`").replaceAll("${", "\\${").replaceAll("\r", "\\r");
-  return `\`${escaped}\``;
+  // The text begins on a line of its own, behind a line continuation: a long first line would be moved by `deno fmt`.
+  return `\`\\\n${escaped}\``;
 }
 
 if (import.meta.main) {

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { pathToFileURL } from "node:url";
 import { readMigrations, renderMigrations } from "./embed_migrations.ts";
 
@@ -23,6 +25,19 @@ Deno.test("migrations: the module gives back every file as it is, whatever its t
     { version: 1, name: "a_b", sql: "select 1;\n" },
     { version: 2, name: "b", sql: awkward },
   ]);
+});
+
+Deno.test("migrations: the module is formatted as deno fmt wants it, however long a line is", () => {
+  const migrations = [1, 2].map((version) => ({
+    version,
+    name: "a",
+    sql: `-- ${"long ".repeat(40)}\nselect ${version};\n`,
+  }));
+  for (const some of [migrations, migrations.slice(0, 1), []]) {
+    const args = ["fmt", "--check", "--ext=ts", "--line-width=120", "-"];
+    const { status, stderr } = spawnSync(process.execPath, args, { input: renderMigrations(some), encoding: "utf8" });
+    assert.equal(status, 0, stderr);
+  }
 });
 
 Deno.test("migrations: a gap, a repeated number and a strange name are refused", async () => {
