@@ -61,7 +61,10 @@ function runDeno(args: readonly string[], databaseUrl: string, signal: AbortSign
   const color = process.stdout.isTTY && process.env.NO_COLOR === undefined ? { FORCE_COLOR: "1" } : {};
   const env = { ...process.env, ...color, RUNLEDGER_TEST_DATABASE_URL: databaseUrl };
   const child = spawn(Deno.execPath(), args, { stdio: ["inherit", "pipe", "inherit"], env });
-  const kill = () => child.kill("SIGKILL");
+  const kill = () => {
+    console.log(); // the name of the test that was running stands on a line that has not ended
+    child.kill("SIGKILL");
+  };
   signal.addEventListener("abort", kill);
   let silence: ReturnType<typeof setTimeout> | undefined;
   const listen = () => {
