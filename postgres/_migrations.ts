@@ -19,7 +19,8 @@ export const MIGRATIONS: readonly Migration[] = [
   {
     version: 1,
     name: "jobs",
-    sql: `-- purpose: job definitions, the queue, its append-only ledger, dead letters, logs, runtime configs
+    sql: `\
+-- purpose: job definitions, the queue, its append-only ledger, dead letters, logs, runtime configs
 -- locks: none on existing tables (creates only)
 -- rewrites: nothing
 -- breaking: no
@@ -337,7 +338,8 @@ where leased.event_type = 'LEASED'
   {
     version: 2,
     name: "enqueue",
-    sql: `-- purpose: runledger.enqueue_jobs, the one way in for jobs
+    sql: `\
+-- purpose: runledger.enqueue_jobs, the one way in for jobs
 -- locks: none
 -- rewrites: nothing
 -- breaking: no
@@ -571,7 +573,8 @@ revoke all on function runledger.enqueue_jobs(jsonb) from public;
   {
     version: 3,
     name: "retention",
-    sql: `-- purpose: runledger.delete_finished_jobs, the only way out for jobs and their ledger
+    sql: `\
+-- purpose: runledger.delete_finished_jobs, the only way out for jobs and their ledger
 -- locks: none
 -- rewrites: nothing
 -- breaking: no
@@ -625,7 +628,8 @@ revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, 
   {
     version: 4,
     name: "workflows",
-    sql: `-- purpose: workflow runs, their steps and edges, and what moves them: enqueue, release, gates, append, cancel, recover
+    sql: `\
+-- purpose: workflow runs, their steps and edges, and what moves them: enqueue, release, gates, append, cancel, recover
 -- locks: none on existing tables (creates only)
 -- rewrites: nothing
 -- breaking: no
@@ -1273,7 +1277,8 @@ revoke all on function runledger.finish_workflow_steps(jsonb) from public;
   {
     version: 5,
     name: "workflow_operations",
-    sql: `-- purpose: what is done to a workflow run from outside: complete a gate, append steps, cancel, recover, remove
+    sql: `\
+-- purpose: what is done to a workflow run from outside: complete a gate, append steps, cancel, recover, remove
 -- locks: none
 -- rewrites: nothing
 -- breaking: no
