@@ -15,11 +15,15 @@ create function runledger.delete_finished_jobs(
   batch_limit integer,
   expires_keys boolean
 ) returns integer
-language sql
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set runledger.retention = 'on'
 as $fn$
+declare
+  deleted_count integer;
+begin
+  -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
+  perform set_config('runledger.retention', 'on', true);
   with finished as materialized (
     select queue.id
     from runledger.job_queue as queue
@@ -42,8 +46,12 @@ as $fn$
     where queue.id = any (array(select finished.id from finished))
     returning queue.id
   )
-  select count(*)::integer
-  from deleted
+  select count(*)
+  into deleted_count
+  from deleted;
+  perform set_config('runledger.retention', 'off', true);
+  return deleted_count;
+end
 $fn$;
 
 revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, boolean) from public;

@@ -590,8 +590,10 @@ $fn$;
 -- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, output?}.
 -- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
 -- as it is.
+-- With its owner's rights: who ends a job need not be able to write steps, runs and new jobs.
 create function runledger.finish_workflow_steps(finished jsonb) returns void
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare

@@ -4,7 +4,8 @@
 -- breaking: no
 --
 -- Each function locks the run's row first. They answer {"error": code, "details": {...}} before anything is written, or
--- what the caller wants to know.
+-- what the caller wants to know. They run with their owner's rights: a role that may do one of these things to a run need
+-- not be able to write steps, runs and new jobs.
 
 -- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
 create function runledger.cancel_locked_jobs(job_ids uuid[], note jsonb)
@@ -51,6 +52,7 @@ create function runledger.complete_external_step(
   new_output jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -100,6 +102,7 @@ $fn$;
 -- the next call. Returns how many gates it ended.
 create function runledger.expire_workflow_gates(batch_limit integer) returns integer
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -162,6 +165,7 @@ create function runledger.cancel_workflow_run(
   note jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -235,6 +239,7 @@ create function runledger.append_workflow_steps(
   step_ids jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -405,6 +410,7 @@ create function runledger.recover_workflow_run(
   new_recovery_mode text
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -548,7 +554,6 @@ create function runledger.delete_finished_workflow_runs(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set runledger.retention = 'on'
 as $fn$
 declare
   run_ids uuid[];
@@ -576,7 +581,10 @@ begin
   delete from runledger.workflow_step_dependencies as edge where edge.prerequisite_step_id = any (step_ids);
   delete from runledger.workflow_steps as step where step.id = any (step_ids);
   delete from runledger.workflow_run_mutations as mutation where mutation.run_id = any (run_ids);
+  -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
+  perform set_config('runledger.retention', 'on', true);
   delete from runledger.job_events as event where event.job_id = any (step_ids);
+  perform set_config('runledger.retention', 'off', true);
   delete from runledger.job_queue as queue where queue.id = any (step_ids);
   delete from runledger.workflow_runs as run where run.id = any (run_ids);
   return cardinality(run_ids);

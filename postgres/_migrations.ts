@@ -591,11 +591,15 @@ create function runledger.delete_finished_jobs(
   batch_limit integer,
   expires_keys boolean
 ) returns integer
-language sql
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set runledger.retention = 'on'
 as $fn$
+declare
+  deleted_count integer;
+begin
+  -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
+  perform set_config('runledger.retention', 'on', true);
   with finished as materialized (
     select queue.id
     from runledger.job_queue as queue
@@ -618,8 +622,12 @@ as $fn$
     where queue.id = any (array(select finished.id from finished))
     returning queue.id
   )
-  select count(*)::integer
-  from deleted
+  select count(*)
+  into deleted_count
+  from deleted;
+  perform set_config('runledger.retention', 'off', true);
+  return deleted_count;
+end
 $fn$;
 
 revoke all on function runledger.delete_finished_jobs(jsonb, interval, integer, boolean) from public;
@@ -1221,8 +1229,10 @@ $fn$;
 -- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, output?}.
 -- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
 -- as it is.
+-- With its owner's rights: who ends a job need not be able to write steps, runs and new jobs.
 create function runledger.finish_workflow_steps(finished jsonb) returns void
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1284,7 +1294,8 @@ revoke all on function runledger.finish_workflow_steps(jsonb) from public;
 -- breaking: no
 --
 -- Each function locks the run's row first. They answer {"error": code, "details": {...}} before anything is written, or
--- what the caller wants to know.
+-- what the caller wants to know. They run with their owner's rights: a role that may do one of these things to a run need
+-- not be able to write steps, runs and new jobs.
 
 -- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
 create function runledger.cancel_locked_jobs(job_ids uuid[], note jsonb)
@@ -1331,6 +1342,7 @@ create function runledger.complete_external_step(
   new_output jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1380,6 +1392,7 @@ $fn$;
 -- the next call. Returns how many gates it ended.
 create function runledger.expire_workflow_gates(batch_limit integer) returns integer
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1442,6 +1455,7 @@ create function runledger.cancel_workflow_run(
   note jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1515,6 +1529,7 @@ create function runledger.append_workflow_steps(
   step_ids jsonb
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1685,6 +1700,7 @@ create function runledger.recover_workflow_run(
   new_recovery_mode text
 ) returns jsonb
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
@@ -1828,7 +1844,6 @@ create function runledger.delete_finished_workflow_runs(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set runledger.retention = 'on'
 as $fn$
 declare
   run_ids uuid[];
@@ -1856,7 +1871,10 @@ begin
   delete from runledger.workflow_step_dependencies as edge where edge.prerequisite_step_id = any (step_ids);
   delete from runledger.workflow_steps as step where step.id = any (step_ids);
   delete from runledger.workflow_run_mutations as mutation where mutation.run_id = any (run_ids);
+  -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
+  perform set_config('runledger.retention', 'on', true);
   delete from runledger.job_events as event where event.job_id = any (step_ids);
+  perform set_config('runledger.retention', 'off', true);
   delete from runledger.job_queue as queue where queue.id = any (step_ids);
   delete from runledger.workflow_runs as run where run.id = any (run_ids);
   return cardinality(run_ids);
