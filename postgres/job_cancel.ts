@@ -36,7 +36,12 @@ const CANCEL = `
 with runs as materialized (
   select run.id
   from runledger.workflow_runs as run
-  where run.id = (select queue.workflow_run_id from runledger.job_queue as queue where queue.id = $1::uuid)
+  where run.id = (
+    select queue.workflow_run_id
+    from runledger.job_queue as queue
+    where queue.id = $1::uuid
+      and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+  )
   for update
 ),
 locked as materialized (
