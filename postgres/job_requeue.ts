@@ -131,24 +131,27 @@ where queue.id = $1::uuid
  */
 export async function requeueJob(db: Queryable, jobId: string, options: RequeueJobOptions): Promise<RequeueResult> {
   const { scope, expectedStatus, expectedRunNumber, progress = "keep" } = options;
-  const [row] = await runStatement(db, REQUEUE, [
+  const values = [
     uuidValue("jobId", jobId),
     ...scopeValues(scope),
     expectedStatus,
     expectedRunNumber,
     progress === "reset",
     operatorNote(options),
-  ], { write: true });
-  if (row === undefined) throw new RunledgerError("job.not_found");
-  if (readBoolean(row, "is_workflow_step")) throw new RunledgerError("job.workflow_requeue_not_supported");
-  if (row["new_run_number"] !== null) return { kind: "requeued", runNumber: readInteger(row, "new_run_number") };
-  const status = readJobStatus(row, "status");
-  const runNumber = readInteger(row, "run_number");
-  const leaseQuiescesAt = readOptionalInstant(row, "lease_quiesces_at");
-  if (status === expectedStatus && runNumber === expectedRunNumber && leaseQuiescesAt !== undefined) {
-    return { kind: "not_quiesced", leaseQuiescesAt };
+  ];
+  for (let tries = 0; tries < 5; tries++) {
+    const [row] = await runStatement(db, REQUEUE, values, { write: true });
+    if (row === undefined) throw new RunledgerError("job.not_found");
+    if (readBoolean(row, "is_workflow_step")) throw new RunledgerError("job.workflow_requeue_not_supported");
+    if (row["new_run_number"] !== null) return { kind: "requeued", runNumber: readInteger(row, "new_run_number") };
+    const status = readJobStatus(row, "status");
+    const runNumber = readInteger(row, "run_number");
+    const leaseQuiescesAt = readOptionalInstant(row, "lease_quiesces_at");
+    if (status !== expectedStatus || runNumber !== expectedRunNumber) return { kind: "mismatch", status, runNumber };
+    if (leaseQuiescesAt !== undefined) return { kind: "not_quiesced", leaseQuiescesAt };
+    // A rival requeued or deleted the job while this statement waited for it: what its snapshot says is no longer so.
   }
-  return { kind: "mismatch", status, runNumber };
+  throw new RunledgerError("db.serialization_failure");
 }
 
 /** Which dead letters to requeue, and what to record. */
