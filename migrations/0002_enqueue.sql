@@ -10,7 +10,8 @@
 -- Enqueues a batch, all or nothing.
 --
 -- requests: an array of {ord, id, job_type, payload, organization_id?, priority?, max_attempts?, timeout_seconds?,
--- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition.
+-- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition. (A record set
+-- gives a JSON null as an SQL null, hence the coalesce around payloads.)
 -- Returns null when every request became a new job under the id it brought; {"existing": [{ord, job_id, status,
 -- run_number}]} for those that met an equal earlier request of their key; {"error": code, "details": {...}} when the
 -- batch was refused and nothing was written.
@@ -52,7 +53,7 @@ begin
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
         coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), input.payload
+        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null')
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
@@ -169,7 +170,8 @@ begin
         coalesce(fresh.priority, defined.priority),
         coalesce(fresh.next_run_at::timestamptz, clock_timestamp()),
         coalesce(fresh.max_attempts, defined.max_attempts),
-        coalesce(fresh.timeout_seconds, defined.timeout_seconds), fresh.payload, fresh.idempotency_key,
+        coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
+        fresh.idempotency_key,
         case when fresh.idempotency_key is not null then fresh.enqueue_request end
       from fresh
       join defined on defined.job_type = fresh.job_type

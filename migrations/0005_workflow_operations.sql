@@ -93,7 +93,9 @@ begin
   perform runledger.finish_workflow_steps(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
     'step_id', gate.id, 'run_id', target_run_id, 'status', new_status, 'reason', reason, 'error_code', error_code,
     'error_message', error_message
-  )) || case when new_output is null then '{}' else jsonb_build_object('output', new_output) end));
+  )) || case
+    when new_output is null then '{}' else jsonb_build_object('result', jsonb_build_object('output', new_output))
+  end));
   return '{"is_applied": true}';
 end
 $fn$;
@@ -134,10 +136,13 @@ begin
       'step_id', gate.id, 'run_id', gate.run_id, 'status', gate.gate_outcome, 'reason', 'workflow.gate_timed_out'
     )
     || case gate.gate_outcome
-      when 'SUCCEEDED' then '{}'
+      when 'SUCCEEDED' then '{}'::jsonb
       else '{"error_code": "workflow.gate_timed_out", "error_message": "The gate was not completed in time."}'
     end
-    || case when gate.gate_output is null then '{}' else jsonb_build_object('output', gate.gate_output) end
+    || case
+      when gate.gate_output is null then '{}'
+      else jsonb_build_object('result', jsonb_build_object('output', gate.gate_output))
+    end
   )
   into overdue
   from (
@@ -251,7 +256,7 @@ declare
   edges jsonb;
   undefined_types jsonb;
 begin
-  select run.id, run.status, run.step_count
+  select run.id, run.status, run.organization_id, run.step_count
   into target
   from runledger.workflow_runs as run
   where run.id = target_run_id
@@ -355,7 +360,8 @@ begin
   end if;
 
   undefined_types := runledger.place_workflow_steps(jsonb_build_array(jsonb_build_object(
-    'run_id', target_run_id, 'steps', new_request -> 'steps', 'placements', placements, 'edges', edges
+    'run_id', target_run_id, 'organization_id', target.organization_id, 'steps', new_request -> 'steps',
+    'placements', placements, 'edges', edges
   )));
   if undefined_types is not null then
     return jsonb_build_object(
@@ -380,7 +386,7 @@ begin
       count(*) filter (where step.status = 'WAITING_FOR_EXTERNAL') as waiting,
       count(*) filter (where step.status = 'CANCELED') as unsuccessful
     from runledger.workflow_steps as step
-    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
   ) as tally
   where run.id = target_run_id;
 
@@ -391,7 +397,7 @@ begin
       'steps', jsonb_agg(jsonb_build_object('id', step.id, 'status', step.status))
     ))
     from runledger.workflow_steps as step
-    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
       and step.status = 'CANCELED'
     having count(*) > 0
   ));
@@ -497,11 +503,12 @@ begin
       ) order by tallied.position),
       'placements', jsonb_agg(jsonb_build_object(
         'id', tallied.id, 'position', tallied.position, 'dependency_count', tallied.dependency_count,
-        'pending_count', tallied.pending_count, 'unsatisfied_count', 0, 'is_kept', tallied.is_kept
-      ) || case
-        when tallied.is_kept and tallied.output is not null then jsonb_build_object('kept_output', tallied.output)
-        else '{}'
-      end order by tallied.position),
+        'pending_count', tallied.pending_count, 'unsatisfied_count', 0,
+        'kept', case
+          when tallied.is_kept and tallied.output is not null then jsonb_build_object('output', tallied.output)
+          when tallied.is_kept then '{}'
+        end
+      ) order by tallied.position),
       'edges', (
         select coalesce(jsonb_agg(jsonb_build_object(
           'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end

@@ -351,7 +351,8 @@ where leased.event_type = 'LEASED'
 -- Enqueues a batch, all or nothing.
 --
 -- requests: an array of {ord, id, job_type, payload, organization_id?, priority?, max_attempts?, timeout_seconds?,
--- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition.
+-- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition. (A record set
+-- gives a JSON null as an SQL null, hence the coalesce around payloads.)
 -- Returns null when every request became a new job under the id it brought; {"existing": [{ord, job_id, status,
 -- run_number}]} for those that met an equal earlier request of their key; {"error": code, "details": {...}} when the
 -- batch was refused and nothing was written.
@@ -393,7 +394,7 @@ begin
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
         coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), input.payload
+        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null')
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
@@ -510,7 +511,8 @@ begin
         coalesce(fresh.priority, defined.priority),
         coalesce(fresh.next_run_at::timestamptz, clock_timestamp()),
         coalesce(fresh.max_attempts, defined.max_attempts),
-        coalesce(fresh.timeout_seconds, defined.timeout_seconds), fresh.payload, fresh.idempotency_key,
+        coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
+        fresh.idempotency_key,
         case when fresh.idempotency_key is not null then fresh.enqueue_request end
       from fresh
       join defined on defined.job_type = fresh.job_type
@@ -810,8 +812,8 @@ create table runledger.workflow_run_mutations (
 
 -- Inserts the steps and edges of runs whose rows are there and locked, and releases those that wait for nothing.
 --
--- batches: an array of {run_id, organization_id?, steps: [as in the canonical request], placements: [{id, position,
--- dependency_count, pending_count, unsatisfied_count, is_kept?, kept_output?}] in the order of steps, edges: [{p, d, m}]}.
+-- batches: an array of {run_id, organization_id? (for steps that name none), steps: [as in the canonical request], placements: [{id, position,
+-- dependency_count, pending_count, unsatisfied_count, kept?: {output?}}] in the order of steps, edges: [{p, d, m}]}.
 -- A kept step is one that a recovered run takes over as succeeded.
 -- Returns the job types that have no enabled definition, if any; then nothing was inserted.
 create function runledger.place_workflow_steps(batches jsonb) returns jsonb
@@ -820,10 +822,12 @@ set search_path = pg_catalog, pg_temp
 as $fn$
   with batch as materialized (
     select input.*
-    from jsonb_to_recordset(batches) as input (run_id uuid, steps jsonb, placements jsonb, edges jsonb)
+    from jsonb_to_recordset(batches) as input (
+      run_id uuid, organization_id uuid, steps jsonb, placements jsonb, edges jsonb
+    )
   ),
   step as materialized (
-    select batch.run_id, zipped.*
+    select batch.run_id, batch.organization_id as run_organization_id, zipped.*
     from batch
     cross join lateral rows from (
       jsonb_to_recordset(batch.steps) as (
@@ -832,7 +836,7 @@ as $fn$
       ),
       jsonb_to_recordset(batch.placements) as (
         id uuid, "position" integer, dependency_count integer, pending_count integer, unsatisfied_count integer,
-        is_kept boolean, kept_output jsonb
+        kept jsonb
       )
     ) as zipped
   ),
@@ -858,25 +862,25 @@ as $fn$
     select
       step.id, step.run_id, step.step_key, step.position, step.execution_kind,
       case
-        when step.is_kept then 'SUCCEEDED'
+        when step.kept is not null then 'SUCCEEDED'
         when step.pending_count > 0 then 'BLOCKED'
         when step.unsatisfied_count > 0 then 'CANCELED'
         when step.execution_kind = 'EXTERNAL' then 'WAITING_FOR_EXTERNAL'
         else 'ENQUEUED'
       end,
-      step.organization_id, coalesce(step.priority, defined.priority),
+      coalesce(step.organization_id, step.run_organization_id), coalesce(step.priority, defined.priority),
       coalesce(step.max_attempts, defined.max_attempts), coalesce(step.timeout_seconds, defined.timeout_seconds),
       step.dependency_count, step.pending_count, step.unsatisfied_count,
       coalesce(step.allow_handler_continuation, false),
       case when step.pending_count = 0 and step.unsatisfied_count = 0 then clock_timestamp() end,
-      case when step.pending_count = 0 and (step.unsatisfied_count > 0 or step.is_kept) then clock_timestamp() end,
+      case when step.pending_count = 0 and (step.unsatisfied_count > 0 or step.kept is not null) then clock_timestamp() end,
       (step.gate ->> 'after_ms')::bigint,
       case
-        when step.pending_count = 0 and step.unsatisfied_count = 0 and step.is_kept is not true then
+        when step.pending_count = 0 and step.unsatisfied_count = 0 and step.kept is null then
           clock_timestamp() + (step.gate ->> 'after_ms')::bigint * interval '1 millisecond'
       end,
-      step.job_type, step.stage, step.gate ->> 'outcome', step.gate -> 'output', step.payload,
-      step.kept_output,
+      step.job_type, step.stage, step.gate ->> 'outcome', step.gate -> 'output',
+      coalesce(step.payload, 'null'), step.kept -> 'output',
       case
         when step.pending_count = 0 and step.unsatisfied_count > 0 then 'workflow.dependency_unsatisfied'
       end,
@@ -1001,13 +1005,24 @@ begin
       where led.active_key is not null
         and not exists (select from existing where existing.ord = led.ord)
     ),
-    differing as materialized (
-      select jsonb_agg(distinct field.key) as fields
+    compared as materialized (
+      select led.request as asked, coalesce(existing.enqueue_request, led.leader_request) as stands
       from led
       left join existing on existing.ord = led.ord
-      cross join lateral jsonb_each(led.request) as field
-      where led.request <> coalesce(existing.enqueue_request, led.leader_request)
-        and field.value is distinct from coalesce(existing.enqueue_request, led.leader_request) -> field.key
+    ),
+    differing as materialized (
+      select jsonb_agg(distinct field.key) as fields
+      from compared
+      cross join lateral (
+        select asked.key
+        from jsonb_each(compared.asked) as asked
+        where asked.value is distinct from compared.stands -> asked.key
+        union all
+        select omitted.key
+        from jsonb_object_keys(compared.stands) as omitted (key)
+        where not compared.asked ? omitted.key
+      ) as field
+      where compared.asked <> compared.stands
     ),
     fresh as materialized (
       select led.*
@@ -1226,7 +1241,7 @@ $fn$;
 
 -- Posts the end of steps and everything that follows from it.
 --
--- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, output?}.
+-- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, result?: {output?}}.
 -- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
 -- as it is.
 -- With its owner's rights: who ends a job need not be able to write steps, runs and new jobs.
@@ -1241,7 +1256,7 @@ begin
   with input as materialized (
     select step.*
     from jsonb_to_recordset(finished) as step (
-      step_id uuid, run_id uuid, status text, reason text, error_code text, error_message text, output jsonb
+      step_id uuid, run_id uuid, status text, reason text, error_code text, error_message text, result jsonb
     )
   ),
   marked as (
@@ -1252,7 +1267,7 @@ begin
       status_reason = input.reason,
       last_error_code = input.error_code,
       last_error_message = input.error_message,
-      output = input.output
+      output = input.result -> 'output'
     from input
     where step.id = input.step_id
       and step.status in ('ENQUEUED', 'WAITING_FOR_EXTERNAL')
@@ -1282,6 +1297,27 @@ $fn$;
 revoke all on function runledger.place_workflow_steps(jsonb) from public;
 revoke all on function runledger.release_workflow_dependents(jsonb) from public;
 revoke all on function runledger.finish_workflow_steps(jsonb) from public;
+
+-- The steps of all runs, for people: which workflow, which step of how many, where it stands, how long it took.
+create view runledger.workflow_step_runs as
+select
+  step.run_id,
+  run.workflow_type as workflow,
+  step.step_key as step,
+  step.position,
+  run.step_count,
+  case when step.status = 'ENQUEUED' and job.status = 'LEASED' then 'RUNNING' else step.status end as status,
+  coalesce(step.finished_at, job.started_at, step.released_at, run.created_at) as posted_at,
+  step.finished_at - coalesce(job.started_at, step.released_at, step.finished_at) as duration,
+  job.attempt,
+  coalesce(step.last_error_code, job.last_error_code) as error_code,
+  coalesce(step.status_reason, job.status_reason) as reason,
+  run.organization_id,
+  run.status as run_status,
+  step.id as step_id
+from runledger.workflow_steps as step
+join runledger.workflow_runs as run on run.id = step.run_id
+left join runledger.job_queue as job on job.id = step.id;
 `,
   },
   {
@@ -1383,7 +1419,9 @@ begin
   perform runledger.finish_workflow_steps(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
     'step_id', gate.id, 'run_id', target_run_id, 'status', new_status, 'reason', reason, 'error_code', error_code,
     'error_message', error_message
-  )) || case when new_output is null then '{}' else jsonb_build_object('output', new_output) end));
+  )) || case
+    when new_output is null then '{}' else jsonb_build_object('result', jsonb_build_object('output', new_output))
+  end));
   return '{"is_applied": true}';
 end
 $fn$;
@@ -1424,10 +1462,13 @@ begin
       'step_id', gate.id, 'run_id', gate.run_id, 'status', gate.gate_outcome, 'reason', 'workflow.gate_timed_out'
     )
     || case gate.gate_outcome
-      when 'SUCCEEDED' then '{}'
+      when 'SUCCEEDED' then '{}'::jsonb
       else '{"error_code": "workflow.gate_timed_out", "error_message": "The gate was not completed in time."}'
     end
-    || case when gate.gate_output is null then '{}' else jsonb_build_object('output', gate.gate_output) end
+    || case
+      when gate.gate_output is null then '{}'
+      else jsonb_build_object('result', jsonb_build_object('output', gate.gate_output))
+    end
   )
   into overdue
   from (
@@ -1541,7 +1582,7 @@ declare
   edges jsonb;
   undefined_types jsonb;
 begin
-  select run.id, run.status, run.step_count
+  select run.id, run.status, run.organization_id, run.step_count
   into target
   from runledger.workflow_runs as run
   where run.id = target_run_id
@@ -1645,7 +1686,8 @@ begin
   end if;
 
   undefined_types := runledger.place_workflow_steps(jsonb_build_array(jsonb_build_object(
-    'run_id', target_run_id, 'steps', new_request -> 'steps', 'placements', placements, 'edges', edges
+    'run_id', target_run_id, 'organization_id', target.organization_id, 'steps', new_request -> 'steps',
+    'placements', placements, 'edges', edges
   )));
   if undefined_types is not null then
     return jsonb_build_object(
@@ -1670,7 +1712,7 @@ begin
       count(*) filter (where step.status = 'WAITING_FOR_EXTERNAL') as waiting,
       count(*) filter (where step.status = 'CANCELED') as unsuccessful
     from runledger.workflow_steps as step
-    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
   ) as tally
   where run.id = target_run_id;
 
@@ -1681,7 +1723,7 @@ begin
       'steps', jsonb_agg(jsonb_build_object('id', step.id, 'status', step.status))
     ))
     from runledger.workflow_steps as step
-    where step.id = any (array(select id::uuid from jsonb_array_elements_text(step_ids) as id))
+    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
       and step.status = 'CANCELED'
     having count(*) > 0
   ));
@@ -1787,11 +1829,12 @@ begin
       ) order by tallied.position),
       'placements', jsonb_agg(jsonb_build_object(
         'id', tallied.id, 'position', tallied.position, 'dependency_count', tallied.dependency_count,
-        'pending_count', tallied.pending_count, 'unsatisfied_count', 0, 'is_kept', tallied.is_kept
-      ) || case
-        when tallied.is_kept and tallied.output is not null then jsonb_build_object('kept_output', tallied.output)
-        else '{}'
-      end order by tallied.position),
+        'pending_count', tallied.pending_count, 'unsatisfied_count', 0,
+        'kept', case
+          when tallied.is_kept and tallied.output is not null then jsonb_build_object('output', tallied.output)
+          when tallied.is_kept then '{}'
+        end
+      ) order by tallied.position),
       'edges', (
         select coalesce(jsonb_agg(jsonb_build_object(
           'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end

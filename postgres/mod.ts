@@ -30,7 +30,7 @@ export { enqueueJob, enqueueJobs, MAX_ENQUEUE_BATCH } from "./job_enqueue.ts";
 export type { EnqueuedJob } from "./job_enqueue.ts";
 
 // Claim, hold, settle
-export { claimJobs, MAX_LEASE_MS } from "./job_claim.ts";
+export { claimJobs, createClaimCursor, MAX_LEASE_MS } from "./job_claim.ts";
 export type { ClaimedJob, ClaimedPrerequisite, ClaimedWorkflowStep, ClaimJobsOptions } from "./job_claim.ts";
 export { heartbeatJobs, recordJobProgress, releaseJobs } from "./job_lease.ts";
 export type { HeartbeatOptions, HeartbeatResult, HeartbeatState, JobProgressUpdate } from "./job_lease.ts";
@@ -78,3 +78,38 @@ export type {
   ListDeadLettersOptions,
 } from "./job_queries.ts";
 export type { Scope } from "./scope.ts";
+
+// Workflows
+export { enqueueWorkflowRun, enqueueWorkflowRuns, MAX_WORKFLOW_ENQUEUE_BATCH } from "./workflow_enqueue.ts";
+export type { EnqueuedWorkflowRun } from "./workflow_enqueue.ts";
+export {
+  appendWorkflowSteps,
+  cancelWorkflowRun,
+  completeExternalStep,
+  deleteFinishedWorkflowRuns,
+  expireWorkflowGates,
+  recoverWorkflowRun,
+} from "./workflow_operations.ts";
+export type {
+  AppendWorkflowStepsOptions,
+  CanceledWorkflowRun,
+  CancelWorkflowRunOptions,
+  DeleteFinishedWorkflowRunsOptions,
+  GateCompletion,
+  RecoverWorkflowRunOptions,
+} from "./workflow_operations.ts";
+export {
+  getWorkflowResult,
+  getWorkflowRun,
+  listWorkflowRunMutations,
+  listWorkflowStepDependencies,
+  listWorkflowSteps,
+} from "./workflow_queries.ts";
+export type {
+  GetWorkflowResultOptions,
+  WorkflowPageOptions,
+  WorkflowRun,
+  WorkflowRunMutation,
+  WorkflowStep,
+  WorkflowStepDependency,
+} from "./workflow_queries.ts";

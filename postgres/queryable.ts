@@ -131,8 +131,13 @@ export interface RunStatementOptions {
   readonly write?: boolean;
 }
 
+/** How often a statement on a pool is tried when the database undid it for colliding with another one. */
+const MAX_TRIES = 4;
+
 /**
  * Runs one statement on any handle and gives its rows.
+ *
+ * On a pool a statement that PostgreSQL undid because of a deadlock or a serialization failure is repeated a few times.
  *
  * @internal
  * @param db Pool or open transaction.
@@ -152,10 +157,15 @@ export async function runStatement(
   const driver = driverOf(db);
   assertOpen(driver.scope);
   assertValues(values);
-  try {
-    return (await driver.send(text, values)).rows;
-  } catch (error) {
-    throw noteFailure(driver.scope, error, text, options.write === true);
+  for (let tries = 1;; tries++) {
+    try {
+      return (await driver.send(text, values)).rows;
+    } catch (error) {
+      const mapped = noteFailure(driver.scope, error, text, options.write === true);
+      // A deadlock or serialization failure undid a statement that was a transaction of its own: it may be repeated.
+      const isRepeatable = mapped.code === "db.serialization_failure" && driver.scope.kind === "autocommit";
+      if (!isRepeatable || tries >= MAX_TRIES) throw mapped;
+    }
   }
 }
 

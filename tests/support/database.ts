@@ -5,8 +5,8 @@
  */
 
 import assert from "node:assert/strict";
-import { newId, replayJobEvents } from "@runledger/core";
-import type { JobEvent, JobRequest, JsonValue } from "@runledger/core";
+import { newId, replayJobEvents, workflowRunStatus } from "@runledger/core";
+import type { JobEvent, JobRequest, JsonValue, WorkflowStepStatus } from "@runledger/core";
 import { claimJobs, enqueueJob, settleJob, upsertJobDefinitions } from "@runledger/postgres";
 import type { ClaimedJob } from "@runledger/postgres";
 import { createEphemeralDatabase } from "@runledger/test-support";
@@ -161,4 +161,86 @@ export async function assertInvariants(sql: postgres.Sql): Promise<void> {
     from runledger.job_attempts group by job_id, run_number
     having min(attempt) <> 1 or max(attempt) <> count(*) or count(distinct attempt) <> count(*)`;
   assert.deepEqual([...gaps], [], "attempts do not count from 1 without a gap");
+  await assertWorkflowInvariants(sql);
+}
+
+/**
+ * Checks what must hold for every workflow: steps' counters equal a recount from the edges, runs' counters and status a
+ * recount from the steps; no job lives under a run that has ended; whatever is blocked still waits for something.
+ */
+async function assertWorkflowInvariants(sql: postgres.Sql): Promise<void> {
+  const miscounted = await sql`
+    select step.run_id, step.step_key, step.status, step.pending_count, step.unsatisfied_count, tally.*
+    from runledger.workflow_steps as step
+    join runledger.workflow_runs as run on run.id = step.run_id
+    cross join lateral (
+      select count(*)::integer as edges,
+        (count(*) filter (where prerequisite.status not in ('SUCCEEDED', 'FAILED', 'CANCELED')))::integer as pending,
+        (count(*) filter (
+          where edge.release_mode = 'ON_SUCCESS' and prerequisite.status in ('FAILED', 'CANCELED')
+        ))::integer as unsatisfied
+      from runledger.workflow_step_dependencies as edge
+      join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
+      where edge.dependent_step_id = step.id
+    ) as tally
+    where step.dependency_count <> tally.edges
+      or (
+        -- A cancelled run releases nothing, and a step taken over by a recovery waits for nothing.
+        run.status <> 'CANCELED' and run.recovery_mode is distinct from 'RESUME'
+        and (step.pending_count <> tally.pending or step.unsatisfied_count <> tally.unsatisfied)
+      )`;
+  assert.deepEqual([...miscounted], [], "counters of steps differ from their edges");
+  const runs = await sql`
+    select run.id, run.status, run.step_count, run.open_count, run.waiting_count, run.unsuccessful_count,
+      array_agg(step.status) as statuses
+    from runledger.workflow_runs as run
+    join runledger.workflow_steps as step on step.run_id = run.id
+    group by run.id`;
+  for (const run of runs) {
+    const statuses = run["statuses"] as WorkflowStepStatus[];
+    const count = (...wanted: WorkflowStepStatus[]) => statuses.filter((status) => wanted.includes(status)).length;
+    assert.deepEqual(
+      [run["step_count"], run["open_count"], run["waiting_count"], run["unsuccessful_count"]],
+      [
+        statuses.length,
+        count("BLOCKED", "ENQUEUED", "RUNNING"),
+        count("WAITING_FOR_EXTERNAL"),
+        count("FAILED", "CANCELED"),
+      ],
+      `counters of run ${run["id"]} differ from its steps`,
+    );
+    if (run["status"] !== "CANCELED") assert.equal(run["status"], workflowRunStatus(statuses));
+  }
+  const [odd] = await sql`
+    select
+      (
+        select count(*)::integer from runledger.job_queue as job
+        join runledger.workflow_runs as run on run.id = job.workflow_run_id
+        where job.status in ('PENDING', 'LEASED')
+          and run.status in ('SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')
+      ) as live_jobs_of_ended_runs,
+      (
+        select count(*)::integer from runledger.workflow_steps as step
+        join runledger.job_queue as job on job.id = step.id
+        where step.status <> case job.status
+          when 'PENDING' then 'ENQUEUED' when 'LEASED' then 'ENQUEUED' when 'DEAD_LETTERED' then 'FAILED'
+          else job.status
+        end
+      ) as steps_unlike_their_jobs,
+      (
+        select count(*)::integer from runledger.workflow_steps as step
+        where step.execution_kind = 'JOB' and step.status = 'ENQUEUED'
+          and not exists (select from runledger.job_queue as job where job.id = step.id)
+      ) as steps_without_jobs,
+      (
+        select count(*)::integer from runledger.job_queue as job
+        where job.workflow_run_id is not null
+          and not exists (select from runledger.workflow_steps as step where step.id = job.id)
+      ) as jobs_without_steps`;
+  assert.deepEqual({ ...odd }, {
+    live_jobs_of_ended_runs: 0,
+    steps_unlike_their_jobs: 0,
+    steps_without_jobs: 0,
+    jobs_without_steps: 0,
+  });
 }
