@@ -149,11 +149,14 @@ export function isJsonValue(value: unknown): value is JsonValue {
 }
 
 function isStorableJson(text: string, maxDepth: number): boolean {
-  return isSound(JSON.parse(text), maxDepth, { nodesLeft: text.length, checkStrings: true, heedToJson: false });
+  return isSound(JSON.parse(text), maxDepth, { nodesLeft: Infinity, checkStrings: true, heedToJson: false });
 }
 
 interface Walk {
-  /** Each value takes a byte or more, so this bounds even objects that are shared over and over. */
+  /**
+   * Each value takes a byte or more, so this bounds even objects that are shared over and over; numbers take the digits
+   * that PostgreSQL writes.
+   */
   nodesLeft: number;
   readonly checkStrings: boolean;
   readonly heedToJson: boolean;
@@ -168,6 +171,7 @@ function isSound(value: unknown, depthLeft: number, walk: Walk): boolean {
     case "boolean":
       return true;
     case "number":
+      walk.nodesLeft -= digitsOf(value);
       return Number.isFinite(value);
     case "object":
       return value === null || isSoundObject(value, depthLeft, walk);
@@ -229,6 +233,7 @@ function findProblem(root: unknown, maxDepth: number, maxBytes: number): JsonPro
   function visit(given: unknown, path: string, key: string): JsonProblem | undefined {
     if (--nodesLeft < 0) return { path: "$", problem: tooLarge(maxBytes) };
     let value = given;
+    if (typeof given === "number") nodesLeft -= digitsOf(given);
     if (typeof given === "object" && given !== null) {
       if (isInvalidDate(given)) return { path, problem: PROBLEMS.date };
       try {
@@ -281,7 +286,20 @@ function findProblem(root: unknown, maxDepth: number, maxBytes: number): JsonPro
     return member === undefined && typeof key === "string" ? undefined : visit(member, path, String(key));
   }
 
-  return visit(root, "$", "");
+  try {
+    return visit(root, "$", "");
+  } catch {
+    return { path: "$", problem: PROBLEMS.thrown }; // a proxy, or a getter of Symbol.toStringTag
+  }
+}
+
+/**
+ * How many digits more than JavaScript PostgreSQL takes to write a number: it knows no exponents, so five bytes of 1e300
+ * come back as 301, and a payload of them would be more than a worker can hold.
+ */
+function digitsOf(value: number): number {
+  const size = Math.abs(value);
+  return size >= 1e21 || (size < 1e-6 && size > 0) ? Math.abs(Math.log10(size)) : 0;
 }
 
 function scalarProblem(value: unknown): string | undefined {

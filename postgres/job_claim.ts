@@ -4,7 +4,7 @@
  * @module
  */
 
-import { RunledgerError } from "@runledger/core";
+import { MAX_JOB_TYPE_BYTES, RunledgerError } from "@runledger/core";
 import type { JobLease, JsonValue } from "@runledger/core";
 import {
   present,
@@ -15,6 +15,7 @@ import {
   readOptionalText,
   readText,
 } from "./_rows.ts";
+import { noteText } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -213,7 +214,7 @@ order by claimed.priority desc, claimed.next_run_at, claimed.id
  * @param db A pool, client or open transaction.
  * @param options Which jobs, how many, for whom and for how long.
  * @returns The claimed jobs in claim order, possibly none.
- * @throws {RunledgerError} `job.invalid_lease_duration`; `job.invalid_request` for a blank worker id; `db.*` codes.
+ * @throws {RunledgerError} `job.invalid_lease_duration`; `job.invalid_request` for a worker id or a type that cannot be; `db.*` codes.
  * @throws {RangeError} If `limit` is not an integer from 1 to 1000.
  */
 export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promise<readonly ClaimedJob[]> {
@@ -222,13 +223,10 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
     throw new RangeError(`Cannot claim '${limit}' jobs: the limit must be an integer from 1 to 1000`);
   }
   assertLeaseMs(leaseMs);
-  if (typeof workerId !== "string" || workerId.trim() === "" || workerId.length > 255) {
-    throw new RunledgerError("job.invalid_request", {
-      message: "A worker id must not be blank and has at most 255 characters.",
-      details: { field: "workerId" },
-    });
-  }
+  noteText("workerId", workerId, 255);
+  if (!Array.isArray(jobTypes)) throw new TypeError("'jobTypes' must be an array of job types");
   const types = [...new Set(jobTypes)];
+  for (const jobType of types) noteText("jobTypes", jobType, MAX_JOB_TYPE_BYTES);
   if (types.length === 0) return [];
   const claimed: ClaimedJob[] = [];
   // Once is the rule. When rivals hold every candidate that was looked at, there may be more behind them.

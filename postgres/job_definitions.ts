@@ -6,7 +6,7 @@
 
 import { RunledgerError } from "@runledger/core";
 import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
-import { noteText } from "./operator_note.ts";
+import { noteText, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -118,7 +118,10 @@ export async function setJobDefinitionEnabled(
   jobType: string,
   isEnabled: boolean,
 ): Promise<StoredJobDefinition> {
-  const [row] = await runStatement(db, SET_ENABLED, [noteText("jobType", jobType, 255), isEnabled], { write: true });
+  const [row] = await runStatement(db, SET_ENABLED, [
+    noteText("jobType", jobType, 255),
+    switchValue("isEnabled", isEnabled),
+  ], { write: true });
   if (row === undefined) throw new RunledgerError("job.definition_not_found");
   return decodeDefinition(row);
 }

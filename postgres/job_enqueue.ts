@@ -85,8 +85,9 @@ export async function enqueueJobs(db: Queryable, requests: readonly JobRequest[]
     throw new RangeError(`Cannot enqueue ${requests.length} jobs at once: at most ${MAX_ENQUEUE_BATCH}`);
   }
   if (requests.length === 0) return [];
-  const jobIds = requests.map(() => newId());
-  const encoded = requests.map((request, index) => encodeRequest(request, jobIds[index] as string, index));
+  const jobIds = Array.from(requests, () => newId());
+  // Array.from, since map would leave the holes of a sparse array in the JSON.
+  const encoded = Array.from(requests, (request, index) => encodeRequest(request, jobIds[index] as string, index));
   const [row] = await runStatement(db, ENQUEUE, [`[${encoded.join(",")}]`], { write: true });
   const enqueued = jobIds.map((jobId): EnqueuedJob => ({
     jobId,

@@ -4,11 +4,12 @@
  * @module
  */
 
-import { assertJobOutcome, encodeJson, RunledgerError } from "@runledger/core";
+import { assertJobOutcome, encodeJson, MAX_REASON_BYTES, RunledgerError } from "@runledger/core";
 import type { JobLease, JobProgress, JsonValue } from "@runledger/core";
 import { readBoolean, readText } from "./_rows.ts";
 import { assertLeaseMs } from "./job_claim.ts";
 import { assertDistinctJobs } from "./job_settlement.ts";
+import { noteText, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
@@ -115,6 +116,7 @@ export async function heartbeatJobs(
 ): Promise<readonly HeartbeatResult[]> {
   const { leaseMs = 60_000, postsEvents = false } = options;
   assertLeaseMs(leaseMs);
+  switchValue("postsEvents", postsEvents);
   assertDistinctJobs(leases);
   if (leases.length === 0) return [];
   const rows = await runStatement(db, HEARTBEAT, [encodeLeases(leases), leaseMs, postsEvents], { write: true });
@@ -215,6 +217,7 @@ export async function releaseJobs(
   options: { readonly reason?: string } = {},
 ): Promise<readonly string[]> {
   const { reason = "UNSTARTED_RELEASE" } = options;
+  noteText("reason", reason, MAX_REASON_BYTES);
   assertDistinctJobs(leases);
   const released: string[] = [];
   let left = leases;

@@ -8,6 +8,7 @@ import { boundedText, encodeJson, isBlankText, RunledgerError } from "@runledger
 import type { JobLease, JsonValue } from "@runledger/core";
 import { present, readInstant, readInteger, readOptionalJson, readText } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
+import { assertLease } from "./job_settlement.ts";
 import { uuidValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
@@ -64,7 +65,8 @@ with input as materialized (
 ),
 appended as (
   insert into runledger.job_logs (job_id, run_number, attempt, level, message, payload)
-  select input.job_id, input.run_number, input.attempt, input.level, input.message, input.payload
+  -- In an array of one, since a JSON null by itself would be read as no payload.
+  select input.job_id, input.run_number, input.attempt, input.level, input.message, input.payload -> 0
   from input
   join runledger.job_queue as queue
     on queue.id = input.job_id
@@ -90,23 +92,25 @@ from appended
  */
 export async function appendJobLogs(db: Queryable, entries: readonly JobLogEntry[]): Promise<number> {
   if (entries.length === 0) return 0;
-  const lines = entries.map(({ lease, level, message, payload }, ord) => {
+  // Array.from, since map would leave the holes of a sparse array in the JSON.
+  const lines = Array.from(entries, ({ lease, level, message, payload }, ord) => {
+    assertLease(lease);
     if (!JOB_LOG_LEVELS.includes(level)) throw invalidLine("level", "a level must be debug, info, warn or error");
     if (typeof message !== "string" || isBlankText(message)) {
       throw invalidLine("message", "a message must be text that is not blank");
     }
     const line = JSON.stringify({
       ord,
-      job_id: uuidValue("jobId", lease.jobId),
+      job_id: lease.jobId,
       run_number: lease.runNumber,
       attempt: lease.attempt,
-      lease_token: uuidValue("leaseToken", lease.leaseToken),
+      lease_token: lease.leaseToken,
       level,
       message: boundedText(message, MAX_LOG_MESSAGE_BYTES),
     });
     return payload === undefined
       ? line
-      : `${line.slice(0, -1)},"payload":${encodeJson(payload, { field: "payload" })}}`;
+      : `${line.slice(0, -1)},"payload":[${encodeJson(payload, { field: "payload" })}]}`;
   });
   const [row] = await runStatement(db, APPEND, [`[${lines.join(",")}]`], { write: true });
   return row === undefined ? 0 : readInteger(row, "appended");

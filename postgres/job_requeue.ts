@@ -8,7 +8,7 @@ import { newId, RunledgerError } from "@runledger/core";
 import type { JobStatus } from "@runledger/core";
 import { readBoolean, readInteger, readJobStatus, readOptionalInstant, readOptionalText, readText } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
-import { noteText, operatorNote, uuidValue } from "./operator_note.ts";
+import { choiceValue, counterValue, instantValue, noteText, operatorNote, uuidValue } from "./operator_note.ts";
 import type { OperatorNote } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
@@ -134,9 +134,9 @@ export async function requeueJob(db: Queryable, jobId: string, options: RequeueJ
   const values = [
     uuidValue("jobId", jobId),
     ...scopeValues(scope),
-    expectedStatus,
-    expectedRunNumber,
-    progress === "reset",
+    choiceValue("expectedStatus", expectedStatus, ["DEAD_LETTERED", "CANCELED"]),
+    counterValue("expectedRunNumber", expectedRunNumber),
+    choiceValue("progress", progress, ["keep", "reset"]) === "reset",
     operatorNote(options),
   ];
   for (let tries = 0; tries < 5; tries++) {
@@ -213,10 +213,10 @@ export async function requeueDeadLetters(
     ...scopeValues(scope),
     options.jobType === undefined ? null : noteText("jobType", options.jobType, 255),
     options.errorCode === undefined ? null : noteText("errorCode", options.errorCode, 512),
-    options.failedFrom?.toISOString() ?? null,
-    options.failedBefore?.toISOString() ?? null,
+    options.failedFrom === undefined ? null : instantValue("failedFrom", options.failedFrom),
+    options.failedBefore === undefined ? null : instantValue("failedBefore", options.failedBefore),
     limit,
-    progress === "reset",
+    choiceValue("progress", progress, ["keep", "reset"]) === "reset",
     operatorNote(options),
   ], { write: true });
   return rows.map((row) => readText(row, "job_id"));

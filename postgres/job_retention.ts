@@ -8,12 +8,13 @@ import { RunledgerError, TERMINAL_JOB_STATUSES } from "@runledger/core";
 import type { JobStatus } from "@runledger/core";
 import { readInteger } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
+import { switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
 /** Which ended jobs to delete. */
 export interface DeleteFinishedJobsOptions {
-  /** How long ago they must have ended, in milliseconds by the database's clock. */
+  /** How long ago they must have ended, in milliseconds by the database's clock: 0 to a hundred years. */
   readonly olderThanMs: number;
   /** How they must have ended. @default `["SUCCEEDED", "CANCELED"]` */
   readonly statuses?: readonly JobStatus[];
@@ -25,6 +26,9 @@ export interface DeleteFinishedJobsOptions {
    */
   readonly expiresIdempotencyKeys?: boolean;
 }
+
+/** A hundred years, which no timestamp minus it leaves the range of PostgreSQL. */
+export const MAX_AGE_MS = 3_155_760_000_000;
 
 // locks: the jobs, oldest first, skipping those that others hold (see migrations/0003_retention.sql).
 // index: job_queue_finished_index.
@@ -51,9 +55,10 @@ select runledger.delete_finished_jobs(
 export async function deleteFinishedJobs(db: Queryable, options: DeleteFinishedJobsOptions): Promise<number> {
   const { olderThanMs, statuses = ["SUCCEEDED", "CANCELED"], limit = 1000, expiresIdempotencyKeys = false } = options;
   assertLimit(limit);
-  if (!Number.isSafeInteger(olderThanMs) || olderThanMs < 0) {
+  switchValue("expiresIdempotencyKeys", expiresIdempotencyKeys);
+  if (!Number.isInteger(olderThanMs) || olderThanMs < 0 || olderThanMs > MAX_AGE_MS) {
     throw new RunledgerError("job.invalid_request", {
-      message: "'olderThanMs' must be a whole number of milliseconds, zero or more.",
+      message: "'olderThanMs' must be a whole number of milliseconds, from 0 to a hundred years.",
       details: { field: "olderThanMs" },
     });
   }

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { assertJobOutcome, defaultRetryDelayMs, encodeJson, isUuid, RunledgerError } from "@runledger/core";
+import {
+  assertJobOutcome,
+  defaultRetryDelayMs,
+  encodeJson,
+  isUuid,
+  MAX_INTEGER,
+  RunledgerError,
+} from "@runledger/core";
 import type { JobLease, JobOutcome, JobStatus } from "@runledger/core";
 import { readBoolean, readJobStatus, readOptionalInstant, readText } from "./_rows.ts";
 import { SETTLE_HELD } from "./_settle_statement.ts";
@@ -193,13 +200,22 @@ export async function settleJob(
   return result;
 }
 
+/** Refuses what is no lease. */
+export function assertLease({ jobId, leaseToken, runNumber, attempt }: JobLease): void {
+  if (isUuid(jobId) && isUuid(leaseToken) && isCounter(runNumber) && isCounter(attempt)) return;
+  throw new TypeError("A lease must have jobId, runNumber, attempt and leaseToken, as claimJobs gave them");
+}
+
+function isCounter(value: number): boolean {
+  return Number.isInteger(value) && value >= 1 && value <= MAX_INTEGER;
+}
+
 /** Refuses a lease that is none, and a batch that names a job twice: only one of the two could be meant. */
 export function assertDistinctJobs(leases: readonly JobLease[]): void {
   const seen = new Set<string>();
-  for (const { jobId, leaseToken, runNumber, attempt } of leases) {
-    if (!isUuid(jobId) || !isUuid(leaseToken) || !Number.isInteger(runNumber) || !Number.isInteger(attempt)) {
-      throw new TypeError("A lease must have jobId, runNumber, attempt and leaseToken, as claimJobs gave them");
-    }
+  for (const lease of leases) {
+    assertLease(lease);
+    const { jobId } = lease;
     if (seen.has(jobId.toLowerCase())) {
       throw new RunledgerError("job.invalid_outcome", {
         message: "A batch must not hold the same job twice.",

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isBlankText, isStorableText, isUuid, RunledgerError, utf8Length } from "@runledger/core";
+import { isBlankText, isStorableText, isUuid, MAX_INTEGER, RunledgerError, utf8Length } from "@runledger/core";
 
 /** Why something was done by hand, and by whom: recorded in the ledger, shown to operators. */
 export interface OperatorNote {
@@ -29,6 +29,47 @@ export function noteText(field: string, value: string, maxBytes: number): string
     throw new RunledgerError("job.invalid_request", {
       message:
         `'${field}' must be text that is not blank, has no U+0000 and no lone surrogates, and at most ${maxBytes} bytes.`,
+      details: { field },
+    });
+  }
+  return value;
+}
+
+/** Refuses a switch that is neither on nor off: in JavaScript a caller may pass "no", and mean it. */
+export function switchValue(field: string, value: boolean): boolean {
+  if (typeof value !== "boolean") throw new TypeError(`'${field}' must be true or false`);
+  return value;
+}
+
+/** Refuses a run or attempt number that cannot be; gives it back otherwise. */
+export function counterValue(field: string, value: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > MAX_INTEGER) {
+    throw new RunledgerError("job.invalid_request", {
+      message: `'${field}' must be a whole number from 1 to ${MAX_INTEGER}.`,
+      details: { field },
+    });
+  }
+  return value;
+}
+
+/** Refuses an instant that PostgreSQL would not read; writes it as ISO text otherwise. */
+export function instantValue(field: string, value: Date): string {
+  if (!(value instanceof Date)) throw new TypeError(`'${field}' must be a Date`);
+  const year = value.getUTCFullYear();
+  if (!(year >= 1 && year <= 9999)) {
+    throw new RunledgerError("job.invalid_request", {
+      message: `'${field}' must be a valid Date of the years 1 to 9999.`,
+      details: { field },
+    });
+  }
+  return value.toISOString();
+}
+
+/** Refuses a value that is not one of a few; gives it back otherwise. */
+export function choiceValue<Choice extends string>(field: string, value: Choice, choices: readonly Choice[]): Choice {
+  if (!choices.includes(value)) {
+    throw new RunledgerError("job.invalid_request", {
+      message: `'${field}' must be one of ${choices.join(", ")}.`,
       details: { field },
     });
   }
