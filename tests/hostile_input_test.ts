@@ -1,0 +1,661 @@
+/**
+ * Whatever is passed in: it comes back exactly, or is refused by this library before any SQL. What PostgreSQL itself
+ * refuses to take never decides.
+ *
+ * @module
+ */
+
+import { isJsonValue, isRunledgerError, newId } from "@runledger/core";
+import type { JobLease, JsonValue } from "@runledger/core";
+import * as runledger from "@runledger/postgres";
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { Sql } from "postgres";
+import { claimOne, jobIn, openTestDatabase, request, testDefinition } from "./support/database.ts";
+
+const ALL = { scope: "all" } as const;
+const MEGABYTE = "x".repeat(1_048_576);
+
+/** Text that has broken something somewhere before. */
+const HOSTILE_TEXTS: readonly string[] = [
+  "'; drop table runledger.job_queue; --",
+  "' or '1'='1",
+  '"; select pg_sleep(10); --',
+  "$1::text",
+  "$$ || (select 1) || $$",
+  "\\'; \\\\ \\x27",
+  "${1+1} {{7*7}} %s %n %00",
+  "null",
+  "{}",
+  '["a","b"]',
+  "\0",
+  "a\0b",
+  "\ud800",
+  "a\udfffb",
+  "\u202e\u2066evil\u2069\u202c",
+  "\u200b\u200c\u200d\ufeff",
+  "\u200b",
+  "\ufffd\ufffe\uffff",
+  "\u{1f4a9}\u{10ffff}",
+  "e\u0301\u0301\u0301",
+  "\r\n\t\v\f\u001b[31m\u0007",
+  "\u0085\u2028\u2029",
+  "",
+  " ",
+  "__proto__",
+  "constructor",
+  "toString",
+  "hasOwnProperty",
+  "-0",
+  "NaN",
+  "infinity",
+  "-infinity",
+  "epoch",
+  "../../etc/passwd",
+  "<script>alert(1)</script>",
+  "é".repeat(128),
+  "x".repeat(255),
+  "x".repeat(256),
+  "x".repeat(512),
+  "x".repeat(513),
+  MEGABYTE,
+];
+
+/** What JavaScript callers pass in place of text. */
+const NO_TEXTS: readonly unknown[] = [null, 0, 1.5, NaN, true, {}, [], ["a"], Symbol("s"), () => "a", 1n, new Date(0)];
+
+const HOSTILE_NUMBERS: readonly unknown[] = [
+  -1,
+  0,
+  0.5,
+  NaN,
+  Infinity,
+  -Infinity,
+  2 ** 31,
+  -(2 ** 31) - 1,
+  2 ** 53,
+  Number.MAX_SAFE_INTEGER,
+  Number.MIN_SAFE_INTEGER,
+  Number.MAX_VALUE,
+  Number.MIN_VALUE,
+  "1",
+  "1; drop table x",
+  null,
+  {},
+  1n,
+];
+
+const HOSTILE_DATES: readonly unknown[] = [
+  new Date(NaN),
+  new Date(8.64e15),
+  new Date(-8.64e15),
+  new Date(-62_135_596_800_001),
+  new Date(253_402_300_800_000),
+  new Date(0),
+  "2020-01-01",
+  0,
+  null,
+  {},
+];
+
+/** Calls a public function with one field replaced. Types are what is attacked, so the compiler is not asked. */
+interface Attack {
+  readonly field: string;
+  readonly values: readonly unknown[];
+  readonly call: (value: never, target: Target) => Promise<unknown>;
+}
+
+interface Target {
+  readonly sql: Sql;
+  readonly lease: JobLease;
+  readonly jobId: string;
+  readonly succeededId: string;
+  readonly deadId: string;
+}
+
+const TEXTS = [...HOSTILE_TEXTS, ...NO_TEXTS];
+const IDS = [
+  ...HOSTILE_TEXTS,
+  ...NO_TEXTS,
+  "00000000-0000-0000-0000-000000000000",
+  "{00000000-0000-7000-8000-000000000000}",
+];
+const BOOLEANS = ["yes", "x", "", 2, null, {}];
+
+const lost = ({ lease }: Target, fields: Record<string, unknown>): JobLease => ({ ...lease, ...fields }) as JobLease;
+const failed = { kind: "failed", failure: { kind: "TERMINAL", code: "x.y", message: "no" } } as const;
+
+const ATTACKS: readonly Attack[] = [
+  // Enqueue
+  ...["jobType", "organizationId", "idempotencyKey", "stage"].map((field): Attack => ({
+    field: `enqueueJob ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger.enqueueJob(sql, { ...request(), [field]: value }),
+  })),
+  ...["priority", "maxAttempts", "timeoutSeconds"].map((field): Attack => ({
+    field: `enqueueJob ${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.enqueueJob(sql, { ...request(), [field]: value }),
+  })),
+  {
+    field: "enqueueJob nextRunAt",
+    values: HOSTILE_DATES,
+    call: (value, { sql }) => runledger.enqueueJob(sql, request({ nextRunAt: value })),
+  },
+  {
+    field: "enqueueJob nextRunAt with a key",
+    values: HOSTILE_DATES,
+    call: (value, { sql }) => runledger.enqueueJob(sql, request({ nextRunAt: value, idempotencyKey: newId() })),
+  },
+  {
+    field: "enqueueJob request",
+    values: [...NO_TEXTS, JSON.parse('{"__proto__": {"polluted": true}, "jobType": "a", "payload": 1}')],
+    call: (value, { sql }) => runledger.enqueueJob(sql, value),
+  },
+  {
+    field: "enqueueJobs requests",
+    values: [...NO_TEXTS, [null], [undefined], Array(3)],
+    call: (value, { sql }) => runledger.enqueueJobs(sql, value),
+  },
+
+  // Claim
+  {
+    field: "claimJobs jobTypes",
+    values: [...TEXTS, ...TEXTS.map((text) => [text])],
+    call: (value, { sql }) => runledger.claimJobs(sql, { jobTypes: value, workerId: "w", limit: 1 }),
+  },
+  {
+    field: "claimJobs workerId",
+    values: TEXTS,
+    call: (value, { sql }) => runledger.claimJobs(sql, { jobTypes: ["a"], workerId: value, limit: 1 }),
+  },
+  {
+    field: "claimJobs limit",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.claimJobs(sql, { jobTypes: ["none"], workerId: "w", limit: value }),
+  },
+  {
+    field: "claimJobs leaseMs",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.claimJobs(sql, { jobTypes: ["none"], workerId: "w", limit: 1, leaseMs: value }),
+  },
+
+  // Leases
+  ...["jobId", "leaseToken"].flatMap((field): Attack[] => [
+    {
+      field: `heartbeatJobs ${field}`,
+      values: IDS,
+      call: (value, target) => runledger.heartbeatJobs(target.sql, [lost(target, { [field]: value })]),
+    },
+    {
+      field: `releaseJobs ${field}`,
+      values: IDS,
+      call: (value, target) => runledger.releaseJobs(target.sql, [lost(target, { [field]: value })]),
+    },
+    {
+      field: `settleJobs ${field}`,
+      values: IDS,
+      call: (value, target) =>
+        runledger.settleJobs(target.sql, [{ lease: lost(target, { [field]: value }), outcome: failed }]),
+    },
+    {
+      field: `recordJobProgress ${field}`,
+      values: IDS,
+      call: (value, target) => runledger.recordJobProgress(target.sql, lost(target, { [field]: value }), {}),
+    },
+    {
+      field: `appendJobLogs ${field}`,
+      values: IDS,
+      call: (value, target) =>
+        runledger.appendJobLogs(target.sql, [{ lease: lost(target, { [field]: value }), level: "info", message: "m" }]),
+    },
+  ]),
+  ...["runNumber", "attempt"].flatMap((field): Attack[] => [
+    {
+      field: `heartbeatJobs ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) => runledger.heartbeatJobs(target.sql, [lost(target, { [field]: value })]),
+    },
+    {
+      field: `releaseJobs ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) => runledger.releaseJobs(target.sql, [lost(target, { [field]: value })]),
+    },
+    {
+      field: `settleJob ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) => runledger.settleJob(target.sql, lost(target, { [field]: value }), failed),
+    },
+    {
+      field: `recordJobProgress ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) => runledger.recordJobProgress(target.sql, lost(target, { [field]: value }), {}),
+    },
+    {
+      field: `appendJobLogs ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) =>
+        runledger.appendJobLogs(target.sql, [{ lease: lost(target, { [field]: value }), level: "info", message: "m" }]),
+    },
+  ]),
+  {
+    field: "heartbeatJobs leaseMs",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, lease }) => runledger.heartbeatJobs(sql, [lease], { leaseMs: value }),
+  },
+  {
+    field: "heartbeatJobs postsEvents",
+    values: BOOLEANS,
+    call: (value, { sql, lease }) => runledger.heartbeatJobs(sql, [lease], { postsEvents: value }),
+  },
+  {
+    field: "releaseJobs reason",
+    values: TEXTS,
+    call: (value, { sql, lease }) => runledger.releaseJobs(sql, [{ ...lease, attempt: 77 }], { reason: value }),
+  },
+  ...["done", "total"].map((field): Attack => ({
+    field: `recordJobProgress ${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, lease }) =>
+      runledger.recordJobProgress(sql, { ...lease, attempt: 77 }, { progress: { done: 0, [field]: value } }),
+  })),
+  ...["level", "message"].map((field): Attack => ({
+    field: `appendJobLogs ${field}`,
+    values: TEXTS,
+    call: (value, { sql, lease }) =>
+      runledger.appendJobLogs(sql, [{ lease, level: "info", message: "m", [field]: value }]),
+  })),
+
+  // Outcomes
+  ...["code", "message", "kind"].map((field): Attack => ({
+    field: `settleJob failure.${field}`,
+    values: TEXTS,
+    call: (value, { sql, lease }) =>
+      runledger.settleJob(sql, { ...lease, attempt: 77 }, {
+        kind: "failed",
+        failure: { kind: "TERMINAL", code: "x.y", message: "no", [field]: value },
+      }),
+  })),
+  ...(["snoozed", "canceled"] as const).map((kind): Attack => ({
+    field: `settleJob ${kind} reason`,
+    values: TEXTS,
+    call: (value, { sql, lease }) =>
+      runledger.settleJob(sql, { ...lease, attempt: 77 }, { kind, delayMs: 1, reason: value }),
+  })),
+  {
+    field: "settleJob retryDelayMs",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, lease }) =>
+      runledger.settleJob(sql, { ...lease, attempt: 77 }, { ...failed, retryDelayMs: value }),
+  },
+  {
+    field: "settleJob retryNotBefore",
+    values: HOSTILE_DATES,
+    call: (value, { sql, lease }) =>
+      runledger.settleJob(sql, { ...lease, attempt: 77 }, { ...failed, retryNotBefore: { at: value } }),
+  },
+  {
+    field: "settleJob kind",
+    values: TEXTS,
+    call: (value, { sql, lease }) => runledger.settleJob(sql, lease, { kind: value } as never),
+  },
+
+  // Reap and retention
+  ...["limit", "retryDelayMs"].map((field): Attack => ({
+    field: `reapExpiredLeases ${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.reapExpiredLeases(sql, { [field]: value }),
+  })),
+  ...["limit", "olderThanMs"].map((field): Attack => ({
+    field: `deleteFinishedJobs ${field}`,
+    values: [...HOSTILE_NUMBERS, 3_155_760_000_000, 1e14],
+    call: (value, { sql }) => runledger.deleteFinishedJobs(sql, { olderThanMs: 3_600_000, [field]: value }),
+  })),
+  {
+    field: "deleteFinishedJobs statuses",
+    values: [...TEXTS, ...TEXTS.map((text) => [text])],
+    call: (value, { sql }) => runledger.deleteFinishedJobs(sql, { olderThanMs: 3_600_000, statuses: value }),
+  },
+  {
+    field: "deleteFinishedJobs expiresIdempotencyKeys",
+    values: BOOLEANS,
+    call: (value, { sql }) =>
+      runledger.deleteFinishedJobs(sql, { olderThanMs: 3_600_000, expiresIdempotencyKeys: value }),
+  },
+
+  // Operators
+  ...["reason", "actor"].flatMap((field): Attack[] => [
+    {
+      field: `cancelJob ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.cancelJob(sql, newId(), { ...ALL, [field]: value }),
+    },
+    {
+      field: `requeueJob ${field}`,
+      values: TEXTS,
+      call: (value, { sql, deadId }) =>
+        runledger.requeueJob(sql, deadId, {
+          ...ALL,
+          expectedStatus: "CANCELED",
+          expectedRunNumber: 1,
+          [field]: value,
+        }),
+    },
+    {
+      field: `replayJob ${field}`,
+      values: TEXTS,
+      call: (value, { sql, succeededId }) =>
+        runledger.replayJob(sql, succeededId, { ...ALL, replayKey: newId(), [field]: value }),
+    },
+  ]),
+  {
+    field: "requeueJob expectedStatus",
+    values: TEXTS,
+    call: (value, { sql, deadId }) =>
+      runledger.requeueJob(sql, deadId, { ...ALL, expectedStatus: value, expectedRunNumber: 9 }),
+  },
+  {
+    field: "requeueJob expectedRunNumber",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, deadId }) =>
+      runledger.requeueJob(sql, deadId, { ...ALL, expectedStatus: "CANCELED", expectedRunNumber: value }),
+  },
+  {
+    field: "requeueJob progress",
+    values: TEXTS,
+    call: (value, { sql, deadId }) =>
+      runledger.requeueJob(sql, deadId, {
+        ...ALL,
+        expectedStatus: "CANCELED",
+        expectedRunNumber: 1,
+        progress: value,
+      }),
+  },
+  {
+    field: "replayJob replayKey",
+    values: TEXTS,
+    call: (value, { sql, succeededId }) => runledger.replayJob(sql, succeededId, { ...ALL, replayKey: value }),
+  },
+  ...["jobType", "errorCode"].flatMap((field): Attack[] => [
+    {
+      field: `requeueDeadLetters ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", [field]: value }),
+    },
+    {
+      field: `listDeadLetters ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.listDeadLetters(sql, { ...ALL, [field]: value }),
+    },
+  ]),
+  ...["failedFrom", "failedBefore"].map((field): Attack => ({
+    field: `requeueDeadLetters ${field}`,
+    values: HOSTILE_DATES,
+    call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", [field]: value }),
+  })),
+  {
+    field: "requeueDeadLetters limit",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", limit: value }),
+  },
+
+  // Reads
+  ...["getJob", "listJobEvents", "listJobAttempts", "listJobLogs", "cancelJob"].flatMap((name): Attack[] => {
+    const read = runledger[name as "getJob"];
+    return [
+      { field: `${name} jobId`, values: IDS, call: (value, { sql }) => read(sql, value, ALL) },
+      {
+        field: `${name} scope`,
+        values: [...TEXTS, undefined, ...IDS.map((organizationId) => ({ organizationId }))],
+        call: (value, { sql, jobId }) => read(sql, name === "cancelJob" ? newId() : jobId, { scope: value }),
+      },
+      {
+        field: `${name} options`,
+        values: [undefined, null, 1, "all"],
+        call: (value, { sql }) => read(sql, newId(), value),
+      },
+    ];
+  }),
+  ...["listJobEvents", "listJobAttempts"].flatMap((name): Attack[] => {
+    const read = runledger[name as "listJobEvents"];
+    return ["afterSeq", "limit"].map((field): Attack => ({
+      field: `${name} ${field}`,
+      values: HOSTILE_NUMBERS,
+      call: (value, { sql, jobId }) => read(sql, jobId, { ...ALL, [field]: value }),
+    }));
+  }),
+  {
+    field: "listJobLogs after",
+    values: [...TEXTS, ...HOSTILE_NUMBERS, "9".repeat(18), "9".repeat(19), "1\n"],
+    call: (value, { sql, jobId }) => runledger.listJobLogs(sql, jobId, { ...ALL, after: value }),
+  },
+  {
+    field: "listDeadLetters cursor",
+    values: [
+      ...TEXTS,
+      `999999999999.999999_${newId()}`,
+      `0.000000_${newId()}\n`,
+      `1e9.000000_${newId()}`,
+      `0.000000_${"-".repeat(36)}`,
+    ],
+    call: (value, { sql }) => runledger.listDeadLetters(sql, { ...ALL, cursor: value }),
+  },
+
+  // Definitions and configs
+  ...["version", "maxAttempts", "timeoutSeconds", "priority"].map((field): Attack => ({
+    field: `upsertJobDefinitions ${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.upsertJobDefinitions(sql, [{ ...testDefinition(newId()), [field]: value }]),
+  })),
+  {
+    field: "upsertJobDefinitions type",
+    values: TEXTS,
+    call: (value, { sql }) => runledger.upsertJobDefinitions(sql, [testDefinition(value)]),
+  },
+  {
+    field: "upsertJobDefinitions definitions",
+    values: [...NO_TEXTS, [null]],
+    call: (value, { sql }) => runledger.upsertJobDefinitions(sql, value),
+  },
+  {
+    field: "setJobDefinitionEnabled jobType",
+    values: TEXTS,
+    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, value, true),
+  },
+  {
+    field: "setJobDefinitionEnabled isEnabled",
+    values: BOOLEANS,
+    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, "b", value),
+  },
+  ...["getJobRuntimeConfig", "getRequiredJobRuntimeConfig"].map((name): Attack => ({
+    field: `${name} jobType`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger[name as "getJobRuntimeConfig"](sql, value),
+  })),
+  ...["jobType", "updatedByUserId", "config"].map((field): Attack => ({
+    field: `upsertJobRuntimeConfig ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) =>
+      runledger.upsertJobRuntimeConfig(sql, { jobType: "a", schemaVersion: 1, config: {}, [field]: value }),
+  })),
+  {
+    field: "upsertJobRuntimeConfig schemaVersion",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.upsertJobRuntimeConfig(sql, { jobType: "a", schemaVersion: value, config: {} }),
+  },
+];
+
+/** Codes of PostgreSQL's own refusals: seeing one means that a check is missing here. */
+const UNCHECKED = /^db\.|^schema\./;
+
+function shown(value: unknown): string {
+  const text = typeof value === "string" ? JSON.stringify(value) : Deno.inspect(value);
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+Deno.test("each field of each public function takes hostile values or refuses them by itself, before any SQL", async () => {
+  await using database = await openTestDatabase({ checks: false });
+  const { sql } = database;
+  const { jobId, lease } = await jobIn(sql, "LEASED");
+  assert(lease !== undefined);
+  const target: Target = {
+    sql,
+    lease,
+    jobId,
+    succeededId: (await jobIn(sql, "SUCCEEDED")).jobId,
+    deadId: (await jobIn(sql, "DEAD_LETTERED")).jobId,
+  };
+  const leaks: string[] = [];
+  for (const { field, values, call } of ATTACKS) {
+    for (const value of values) {
+      try {
+        await call(value as never, target);
+      } catch (error) {
+        const isOurs = isRunledgerError(error)
+          ? !UNCHECKED.test(error.code)
+          : error instanceof TypeError || error instanceof RangeError;
+        if (!isOurs) {
+          const why = isRunledgerError(error) ? `${error.code} ${error.internalMessage}` : String(error);
+          leaks.push(`${field} = ${shown(value)}: ${why}`);
+        }
+      }
+    }
+  }
+  assert.deepEqual(leaks, []);
+  assert.equal(({} as Record<string, unknown>)["polluted"], undefined);
+  const [{ count } = { count: 0 }] = await sql<{ count: number }[]>`
+    select count(*)::integer as count from runledger.job_queue`;
+  assert(count > 0, "the table is still there");
+});
+
+Deno.test("storable hostile text comes back exactly from every place that keeps it", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const storable = HOSTILE_TEXTS.filter((text) => !text.includes("\0") && text.isWellFormed());
+  for (const text of storable) {
+    const fitsName = text.trim() !== "" && !/^[\s\u0085]*$/.test(text) && new TextEncoder().encode(text).length <= 255;
+    const jobType = fitsName ? text : "a";
+    await runledger.upsertJobDefinitions(sql, [testDefinition(jobType)]);
+    const payload = text === "__proto__" ? { text } : { text, [text]: [text] };
+    const { jobId } = await runledger.enqueueJob(sql, {
+      jobType,
+      payload,
+      ...(fitsName ? { idempotencyKey: text } : {}),
+    });
+    const lease = await claimOne(sql, { jobTypes: [jobType] });
+    assert.deepEqual(lease.payload, payload);
+    const message = new TextEncoder().encode(text).length <= 8192 ? text : "m";
+    await runledger.settleJob(sql, lease, {
+      kind: "failed",
+      failure: { kind: "TERMINAL", code: fitsName ? text : "x.y", message },
+      checkpoint: text,
+    });
+    const job = await runledger.getJob(sql, jobId, ALL);
+    assert.deepEqual(
+      [job?.jobType, job?.idempotencyKey, job?.checkpoint, job?.lastErrorCode, job?.lastErrorMessage],
+      [jobType, fitsName ? text : undefined, text, fitsName ? text : "x.y", message],
+    );
+  }
+});
+
+/** JSON as PostgreSQL gives it back: the one thing that changes is -0, which JSON text does not have. */
+const jsonValues = fc.jsonValue({ maxDepth: 5, stringUnit: "binary" })
+  .map((value) => JSON.parse(JSON.stringify(value)) as JsonValue)
+  .filter((value) => isJsonValue(value));
+
+Deno.test("payloads, checkpoints and outputs come back exactly, whatever JSON they are", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  await fc.assert(
+    fc.asyncProperty(jsonValues, jsonValues, jsonValues, async (payload, checkpoint, output) => {
+      const { jobId } = await runledger.enqueueJob(sql, { jobType: "a", payload });
+      const lease = await claimOne(sql);
+      assert.deepEqual(lease.payload, payload);
+      await runledger.appendJobLogs(sql, [{ lease, level: "info", message: "m", payload: output }]);
+      assert.deepEqual((await runledger.listJobLogs(sql, jobId, ALL))[0]?.payload, output);
+      await runledger.settleJob(sql, lease, { kind: "succeeded", output, checkpoint });
+      const job = await runledger.getJob(sql, jobId, ALL);
+      assert.deepEqual([job?.payload, job?.checkpoint, job?.output], [payload, checkpoint, output]);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+Deno.test("numbers are IEEE doubles on this side and come back as the same double", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const extremes = [
+    Number.MAX_VALUE,
+    Number.MIN_VALUE,
+    Number.EPSILON,
+    Number.MAX_SAFE_INTEGER,
+    2 ** 53 + 2,
+    0.1 + 0.2,
+    1e21,
+    1e-7,
+    -1.5e300,
+    123456789.123456789,
+  ];
+  const doubles = fc.sample(fc.double({ noNaN: true, noDefaultInfinity: true }), 200).filter((n) => !Object.is(n, -0));
+  const { jobId } = await runledger.enqueueJob(sql, { jobType: "a", payload: [...extremes, ...doubles] });
+  assert.deepEqual((await runledger.getJob(sql, jobId, ALL))?.payload, [...extremes, ...doubles]);
+  const zero = await runledger.enqueueJob(sql, { jobType: "a", payload: -0 });
+  assert.equal((await runledger.getJob(sql, zero.jobId, ALL))?.payload, 0, "JSON text has no -0");
+});
+
+Deno.test("payloads that aim at prototypes, depth and size are refused or kept as plain data", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const deep = (levels: number): JsonValue => {
+    let value: JsonValue = 1;
+    for (let level = 0; level < levels; level++) value = [value];
+    return value;
+  };
+  const refused: readonly unknown[] = [
+    JSON.parse('{"__proto__": {"polluted": true}}'),
+    { nested: JSON.parse('[{"__proto__": {"polluted": true}}]') },
+    deep(257),
+    deep(100_000),
+    { toJSON: () => ({ toJSON: 1, big: 1n }) },
+    new Proxy({}, {
+      ownKeys: () => {
+        throw new Error("trap");
+      },
+    }),
+    "x".repeat(16_777_216),
+    1n,
+    Symbol.iterator,
+    new Map([["a", 1]]),
+  ];
+  for (const payload of refused) {
+    await assert.rejects(
+      runledger.enqueueJob(sql, { jobType: "a", payload: payload as JsonValue }),
+      (error) => isRunledgerError(error, "job.invalid_payload"),
+      shown(payload),
+    );
+  }
+  const kept: readonly JsonValue[] = [
+    { constructor: { prototype: { polluted: true } } },
+    { toString: "x", valueOf: 1, hasOwnProperty: null, then: "x" },
+    deep(256),
+    "x".repeat(1_048_576),
+  ];
+  for (const payload of kept) {
+    const { jobId } = await runledger.enqueueJob(sql, { jobType: "a", payload });
+    assert.deepEqual((await runledger.getJob(sql, jobId, ALL))?.payload, payload);
+  }
+  assert.equal(({} as Record<string, unknown>)["polluted"], undefined);
+});
+
+Deno.test("a few bytes of exponents do not become gigabytes of digits on the way back", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const bomb = Array<number>(1_000_000).fill(1e300);
+  await assert.rejects(
+    runledger.enqueueJob(sql, { jobType: "a", payload: bomb }),
+    (error) => isRunledgerError(error, "job.invalid_payload"),
+  );
+  const few = [1e300, 1e-300, 5e-324];
+  const { jobId } = await runledger.enqueueJob(sql, { jobType: "a", payload: few });
+  assert.deepEqual((await runledger.getJob(sql, jobId, ALL))?.payload, few);
+});
