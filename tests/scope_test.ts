@@ -1,0 +1,285 @@
+/**
+ * Nobody reaches another organization's rows by mistake: every call says whose rows it may see or change.
+ *
+ * @module
+ */
+
+import { isRunledgerError, newId } from "@runledger/core";
+import type { WorkflowRunRequest } from "@runledger/core";
+import * as runledger from "@runledger/postgres";
+import type { Scope } from "@runledger/postgres";
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { Sql } from "postgres";
+import { jobIn, openTestDatabase } from "./support/database.ts";
+
+/** A call of a function that takes a scope, on a job or a run. Repeating it may change nothing, or everything once more. */
+type ScopedCall = (db: Sql, id: string, scope: Scope) => Promise<unknown>;
+
+/** Functions on one job. */
+const ON_JOBS: Readonly<Record<string, ScopedCall>> = {
+  getJob: (db, id, scope) => runledger.getJob(db, id, { scope }),
+  listJobEvents: (db, id, scope) => runledger.listJobEvents(db, id, { scope }),
+  listJobAttempts: (db, id, scope) => runledger.listJobAttempts(db, id, { scope }),
+  listJobLogs: (db, id, scope) => runledger.listJobLogs(db, id, { scope }),
+  cancelJob: (db, id, scope) => runledger.cancelJob(db, id, { scope, reason: "because" }),
+  requeueJob: (db, id, scope) =>
+    runledger.requeueJob(db, id, { scope, expectedStatus: "DEAD_LETTERED", expectedRunNumber: 1 }),
+  replayJob: (db, id, scope) => runledger.replayJob(db, id, { scope, replayKey: newId() }),
+};
+
+/** Functions on one workflow run. */
+const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
+  getWorkflowRun: (db, id, scope) => runledger.getWorkflowRun(db, id, { scope }),
+  listWorkflowSteps: (db, id, scope) => runledger.listWorkflowSteps(db, id, { scope }),
+  listWorkflowStepDependencies: (db, id, scope) => runledger.listWorkflowStepDependencies(db, id, { scope }),
+  listWorkflowRunMutations: (db, id, scope) => runledger.listWorkflowRunMutations(db, id, { scope }),
+  getWorkflowResult: (db, id, scope) => runledger.getWorkflowResult(db, id, { scope }),
+  completeExternalStep: (db, id, scope) =>
+    runledger.completeExternalStep(db, id, "gate", { scope, completion: { status: "SUCCEEDED", output: 1 } }),
+  appendWorkflowSteps: (db, id, scope) =>
+    runledger.appendWorkflowSteps(db, id, {
+      scope,
+      windowStepKey: "gate",
+      mutationKey: newId(),
+      steps: [{ executionKind: "JOB", stepKey: newId(), jobType: "a", payload: 1, dependencies: [] }],
+    }),
+  cancelWorkflowRun: (db, id, scope) => runledger.cancelWorkflowRun(db, id, { scope }),
+  recoverWorkflowRun: (db, id, scope) =>
+    runledger.recoverWorkflowRun(db, id, { scope, recoveryKey: newId(), mode: "REPLAY" }),
+};
+
+/** Functions over many rows. */
+const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readonly string[]>>> = {
+  listDeadLetters: async (db, scope) =>
+    (await runledger.listDeadLetters(db, { scope, limit: 1000 })).deadLetters.map(({ jobId }) => jobId),
+  requeueDeadLetters: (db, scope) => runledger.requeueDeadLetters(db, { scope, limit: 2 }),
+};
+
+/** Functions without a scope, each with the reason. A new one must be argued for here. */
+const UNSCOPED: Readonly<Record<string, string>> = {
+  atomically: "runs what it is given",
+  migrate: "the schema belongs to nobody",
+  ensureSchemaCompatible: "the schema belongs to nobody",
+  enqueueJob: "the request names its organization, which is trusted input",
+  enqueueJobs: "the requests name their organizations, which are trusted input",
+  enqueueWorkflowRun: "the request names its organization, which is trusted input",
+  enqueueWorkflowRuns: "the requests name their organizations, which are trusted input",
+  claimJobs: "workers serve every organization",
+  createClaimCursor: "no database",
+  heartbeatJobs: "the lease token is the proof",
+  recordJobProgress: "the lease token is the proof",
+  releaseJobs: "the lease token is the proof",
+  settleJob: "the lease token is the proof",
+  settleJobs: "the lease token is the proof",
+  appendJobLogs: "the lease token is the proof",
+  reapExpiredLeases: "workers serve every organization",
+  expireWorkflowGates: "workers serve every organization",
+  deleteFinishedJobs: "retention is one rule for the whole table",
+  deleteFinishedWorkflowRuns: "retention is one rule for the whole table",
+  listJobDefinitions: "definitions belong to no organization",
+  setJobDefinitionEnabled: "definitions belong to no organization",
+  upsertJobDefinitions: "definitions belong to no organization",
+  getJobRuntimeConfig: "configs belong to no organization",
+  getRequiredJobRuntimeConfig: "configs belong to no organization",
+  listJobRuntimeConfigs: "configs belong to no organization",
+  upsertJobRuntimeConfig: "configs belong to no organization",
+};
+
+Deno.test("every public function takes a scope, or says why it has none", () => {
+  const names = Object.entries(runledger).filter(([, value]) => typeof value === "function").map(([name]) => name);
+  const placed = [ON_JOBS, ON_RUNS, ON_MANY, UNSCOPED].flatMap((table) => Object.keys(table));
+  assert.deepEqual(names.filter((name) => !placed.includes(name)), [], "give them a scope, or a reason");
+  assert.deepEqual(placed.filter((name) => !names.includes(name)), []);
+  assert.equal(new Set(placed).size, placed.length);
+});
+
+/** Whose rows there are: two organizations, and those of none. */
+type Owner = { readonly organizationId: string } | "global";
+
+interface Fixture {
+  readonly owner: Owner;
+  readonly jobIds: readonly string[];
+  readonly runIds: readonly string[];
+}
+
+const organizationOf = (owner: Owner) => owner === "global" ? {} : owner;
+
+function workflow(owner: Owner): WorkflowRunRequest {
+  return {
+    ...organizationOf(owner),
+    workflowType: "w",
+    metadata: { secret: true },
+    resultStepKey: "work",
+    steps: [
+      { executionKind: "EXTERNAL", stepKey: "gate", payload: 1, dependencies: [] },
+      { executionKind: "JOB", stepKey: "work", jobType: "b", payload: 2, dependencies: [] },
+      {
+        executionKind: "JOB",
+        stepKey: "after",
+        jobType: "b",
+        payload: 3,
+        dependencies: [{ prerequisiteStepKey: "gate", releaseMode: "ON_SUCCESS" }],
+      },
+    ],
+  };
+}
+
+/** Gives an owner one job of each status, with logs, a run that waits and a run that has ended. */
+async function prepare(sql: Sql, owner: Owner): Promise<Fixture> {
+  const jobIds: string[] = [];
+  for (const status of ["PENDING", "LEASED", "SUCCEEDED", "DEAD_LETTERED", "CANCELED"] as const) {
+    const { jobId, lease } = await jobIn(sql, status, organizationOf(owner));
+    if (status === "LEASED" && lease !== undefined) {
+      await runledger.appendJobLogs(sql, [{ lease, level: "info", message: "secret" }]);
+    }
+    jobIds.push(jobId);
+  }
+  const runs = await runledger.enqueueWorkflowRuns(sql, [workflow(owner), workflow(owner)]);
+  const runIds = runs.map(({ runId }) => runId);
+  await runledger.cancelWorkflowRun(sql, runIds[1] ?? "", { scope: "all" });
+  return { owner, jobIds, runIds };
+}
+
+/** A fingerprint of all rows that do not belong to an owner. */
+async function othersOf(sql: Sql, owner: Owner): Promise<string> {
+  const own = owner === "global" ? null : owner.organizationId;
+  const [row] = await sql<{ fingerprint: string }[]>`
+    with foreign_jobs as (
+      select queue from runledger.job_queue as queue where queue.organization_id is distinct from ${own}::uuid
+    ),
+    foreign_runs as (
+      select run from runledger.workflow_runs as run where run.organization_id is distinct from ${own}::uuid
+    ),
+    entries (entry) as (
+      select foreign_jobs::text from foreign_jobs
+      union all select foreign_runs::text from foreign_runs
+      union all select event::text from runledger.job_events as event
+        where event.job_id in (select (foreign_jobs.queue).id from foreign_jobs)
+      union all select letter::text from runledger.job_dead_letters as letter
+        where letter.organization_id is distinct from ${own}::uuid
+      union all select log::text from runledger.job_logs as log
+        where log.job_id in (select (foreign_jobs.queue).id from foreign_jobs)
+      union all select step::text from runledger.workflow_steps as step
+        where step.run_id in (select (foreign_runs.run).id from foreign_runs)
+      union all select mutation::text from runledger.workflow_run_mutations as mutation
+        where mutation.run_id in (select (foreign_runs.run).id from foreign_runs)
+    )
+    select md5(string_agg(entry, ',' order by entry)) as fingerprint from entries`;
+  return row?.fingerprint ?? "";
+}
+
+/** What a caller can see of an outcome. */
+async function seenOf(call: Promise<unknown>): Promise<unknown> {
+  try {
+    return { value: await call };
+  } catch (error) {
+    assert(isRunledgerError(error), Deno.inspect(error));
+    return { code: error.code, message: error.message, details: error.details, json: JSON.stringify(error) };
+  }
+}
+
+Deno.test("no call sees or changes what lies outside its scope, and a foreign id is like an unknown one", async () => {
+  await using database = await openTestDatabase({ checks: false });
+  const { sql } = database;
+  const owners: readonly Owner[] = [{ organizationId: newId() }, { organizationId: newId() }, "global"];
+  const fixtures: Fixture[] = [];
+  for (const owner of owners) fixtures.push(await prepare(sql, owner));
+  const index = fc.nat({ max: 2 });
+  const action = fc.oneof(
+    fc.record({ of: fc.constant("job"), name: fc.constantFrom(...Object.keys(ON_JOBS)), target: fc.nat({ max: 4 }) }),
+    fc.record({ of: fc.constant("run"), name: fc.constantFrom(...Object.keys(ON_RUNS)), target: fc.nat({ max: 1 }) }),
+    fc.record({ of: fc.constant("many"), name: fc.constantFrom(...Object.keys(ON_MANY)), target: fc.constant(0) }),
+  );
+  await fc.assert(
+    fc.asyncProperty(index, index, action, async (caller, owner, { of, name, target }) => {
+      const scope = owners[caller] as Owner;
+      const before = await othersOf(sql, scope);
+      if (of === "many") {
+        const ids = await ON_MANY[name]?.(sql, scope) ?? [];
+        const rows = await sql<{ id: string }[]>`
+          select id from runledger.job_queue
+          where id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb)::uuid)
+            and organization_id is distinct from ${scope === "global" ? null : scope.organizationId}::uuid`;
+        assert.deepEqual([...rows], [], `${name} gave rows of others`);
+      } else {
+        const table = of === "job" ? ON_JOBS : ON_RUNS;
+        const ids = (of === "job" ? fixtures[owner]?.jobIds : fixtures[owner]?.runIds) ?? [];
+        const call = table[name] as ScopedCall;
+        const seen = await seenOf(call(sql, ids[target] ?? "", scope));
+        const unknown = await seenOf(call(sql, newId(), scope));
+        if (caller !== owner) assert.deepEqual(seen, unknown, `${name} tells a foreign id from an unknown one`);
+      }
+      assert.equal(await othersOf(sql, scope), before, `${name} changed rows of others`);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test('within its scope, and with "all", each call finds what is there', async () => {
+  await using database = await openTestDatabase({ checks: false });
+  const { sql } = database;
+  for (const owner of [{ organizationId: newId() }, "global"] as const) {
+    for (const scope of [owner, "all"] as const) {
+      for (const [name, call] of Object.entries(ON_JOBS)) {
+        const { jobIds } = await prepare(sql, owner);
+        const seen = await Promise.all(jobIds.map((id) => seenOf(call(sql, id, scope))));
+        const unknown = await seenOf(call(sql, newId(), scope));
+        assert(seen.some((one) => !isSame(one, unknown)), `${name} finds nothing`);
+      }
+      for (const [name, call] of Object.entries(ON_RUNS)) {
+        const { runIds } = await prepare(sql, owner);
+        if (name === "listWorkflowRunMutations") await ON_RUNS["appendWorkflowSteps"]?.(sql, runIds[0] ?? "", scope);
+        const unknown = await seenOf(call(sql, newId(), scope));
+        const seen = await Promise.all(runIds.map((id) => seenOf(call(sql, id, scope))));
+        assert(seen.some((one) => !isSame(one, unknown)), `${name} finds nothing`);
+      }
+      for (const [name, call] of Object.entries(ON_MANY)) {
+        await prepare(sql, owner);
+        assert((await call(sql, scope)).length > 0, `${name} finds nothing`);
+      }
+    }
+  }
+});
+
+function isSame(a: unknown, b: unknown): boolean {
+  try {
+    assert.deepEqual(a, b);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test("a call without a scope, or with something that is none, is a TypeError and reaches nothing", async () => {
+  await using database = await openTestDatabase({ checks: false });
+  const { sql } = database;
+  const { jobIds, runIds } = await prepare(sql, "global");
+  const before = await othersOf(sql, { organizationId: newId() });
+  const none: readonly unknown[] = [
+    undefined,
+    null,
+    "",
+    "none",
+    "ALL",
+    "*",
+    0,
+    true,
+    {},
+    [],
+    { organizationId: null },
+    () => "all",
+  ];
+  for (const scope of none as readonly Scope[]) {
+    for (const call of Object.values(ON_JOBS)) await assert.rejects(call(sql, jobIds[0] ?? "", scope), TypeError);
+    for (const call of Object.values(ON_RUNS)) await assert.rejects(call(sql, runIds[0] ?? "", scope), TypeError);
+    for (const call of Object.values(ON_MANY)) await assert.rejects(call(sql, scope), TypeError);
+  }
+  for (const organizationId of ["", "*", "all", "' or true --", "00000000-0000-0000-0000-00000000000"]) {
+    await assert.rejects(
+      runledger.getJob(sql, jobIds[0] ?? "", { scope: { organizationId } }),
+      (error) => isRunledgerError(error, "job.invalid_request"),
+    );
+  }
+  assert.equal(await othersOf(sql, { organizationId: newId() }), before);
+});
