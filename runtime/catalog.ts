@@ -8,6 +8,18 @@ import { RunledgerError } from "@runledger/core";
 import type { AnyJobDefinition, JobCompletion, JobDefinition } from "@runledger/core";
 import { upsertJobDefinitions } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
+import { emptyHooks } from "./hooks.ts";
+import type {
+  JobCanceledEvent,
+  JobDeadLetteredEvent,
+  JobFailedEvent,
+  JobHook,
+  JobHooks,
+  JobRetryScheduledEvent,
+  JobStartedEvent,
+  JobSucceededEvent,
+  LeaseLostEvent,
+} from "./hooks.ts";
 import type { JobContext } from "./job_context.ts";
 
 /**
@@ -38,6 +50,10 @@ export interface RegisteredJob {
  *
  * A worker claims only what its catalog has. Complete it before the worker starts.
  *
+ * Hooks are ordinary functions that are told what this process did, after it was committed. They are for logs, metrics
+ * and alerts: a crash loses them, and one that throws or takes more than 10 s is reported to the logger and has no other
+ * effect. What must happen belongs into a job.
+ *
  * @example
  * ```ts
  * import { defineJob } from "@runledger/core";
@@ -52,6 +68,7 @@ export interface RegisteredJob {
  */
 export class JobCatalog {
   readonly #jobs = new Map<string, RegisteredJob>();
+  readonly #hooks = emptyHooks();
 
   /**
    * Adds a job type.
@@ -75,6 +92,11 @@ export class JobCatalog {
     }
     this.#jobs.set(definition.type, { definition, handler });
     return this;
+  }
+
+  /** What the hook methods have added. */
+  get hooks(): JobHooks {
+    return this.#hooks;
   }
 
   /** The job types, sorted. */
@@ -122,5 +144,82 @@ export class JobCatalog {
    */
   async sync(db: Queryable): Promise<void> {
     await upsertJobDefinitions(db, this.definitions);
+  }
+
+  /**
+   * Adds a function that hears when a handler is about to run.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobStarted(hook: JobHook<JobStartedEvent>): this {
+    this.#hooks.started.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when a job ended well.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobSucceeded(hook: JobHook<JobSucceededEvent>): this {
+    this.#hooks.succeeded.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when an attempt failed, before what follows from it is told.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobFailed(hook: JobHook<JobFailedEvent>): this {
+    this.#hooks.failed.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when an attempt failed and another one follows.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobRetryScheduled(hook: JobHook<JobRetryScheduledEvent>): this {
+    this.#hooks.retryScheduled.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when a job failed for good.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobDeadLettered(hook: JobHook<JobDeadLetteredEvent>): this {
+    this.#hooks.deadLettered.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when a job was called off by its handler, or by somebody else while its handler ran.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onJobCanceled(hook: JobHook<JobCanceledEvent>): this {
+    this.#hooks.canceled.push(hook);
+    return this;
+  }
+
+  /**
+   * Adds a function that hears when a lease was lost while its handler ran or its outcome waited to be written.
+   *
+   * @param hook Is called with what happened.
+   * @returns The same catalog.
+   */
+  onLeaseLost(hook: JobHook<LeaseLostEvent>): this {
+    this.#hooks.leaseLost.push(hook);
+    return this;
   }
 }

@@ -12,7 +12,7 @@ import {
   retryDelayMs,
   storedFailure,
 } from "@runledger/core";
-import type { JobFailureKind, JobOutcome, RetryNotBefore } from "@runledger/core";
+import type { JobFailure, JobFailureKind, JobOutcome, RetryNotBefore } from "@runledger/core";
 import type { RegisteredJob } from "./catalog.ts";
 import type { HeldJob } from "./held_job.ts";
 import type { JobContext } from "./job_context.ts";
@@ -120,21 +120,30 @@ function refusedPayloadOutcome(refusal: unknown, job: HeldJob, registered: Regis
 
 function thrownOutcome(thrown: unknown, job: HeldJob, registered: RegisteredJob): JobOutcome {
   if (job.isUncertain) return uncertainOutcome(job, registered);
-  try {
-    if (isJobFailure(thrown)) {
+  if (isReadableFailure(thrown)) {
+    try {
       const { kind, code, message } = storedFailure(thrown);
       const outcome = failedOutcome(kind, code, message, job, registered, thrown.retryNotBefore);
       assertJobOutcome(outcome);
       return outcome;
+    } catch (problem) {
+      return panicOutcome(problem);
     }
-  } catch (problem) {
-    return panicOutcome(problem);
   }
   if (job.abortReason?.code === "worker.shutdown") {
     const message = "The worker was shut down before the attempt was over.";
     return failedOutcome("RETRYABLE", "worker.shutdown", message, job, registered);
   }
   return failedOutcome("RETRYABLE", "job.handler_threw", describeThrown(thrown), job, registered);
+}
+
+/** A thrown value may be a proxy that lets nobody look. */
+function isReadableFailure(thrown: unknown): thrown is JobFailure {
+  try {
+    return isJobFailure(thrown);
+  } catch {
+    return false;
+  }
 }
 
 /**

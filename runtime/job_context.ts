@@ -6,8 +6,8 @@
 
 import { isRunledgerError } from "@runledger/core";
 import type { JobCompletion, JobOutcome, JsonValue } from "@runledger/core";
-import { atomically, recordJobProgress, settleJob } from "@runledger/postgres";
-import type { JobLogLevel, JobProgressUpdate, Queryable } from "@runledger/postgres";
+import { appendJobLogs, atomically, recordJobProgress, settleJob } from "@runledger/postgres";
+import type { JobLogEntry, JobLogLevel, JobProgressUpdate, Queryable, SettledJob } from "@runledger/postgres";
 import { successOf } from "./execution.ts";
 import type { RegisteredJob } from "./catalog.ts";
 import type { HeldJob } from "./held_job.ts";
@@ -114,7 +114,7 @@ export interface JobContextTools {
   /** The database said that the lease is gone. */
   readonly onLeaseLost: (job: HeldJob) => void;
   /** The job was settled in a transaction of its handler. */
-  readonly onSettledInTransaction: (job: HeldJob, outcome: JobOutcome) => void;
+  readonly onSettledInTransaction: (job: HeldJob, outcome: JobOutcome, answer: SettledJob) => void;
   /** A transaction that held the job's row has ended without settling it. */
   readonly onReleased: (job: HeldJob) => void;
 }
@@ -126,6 +126,12 @@ export function createJobContext(
   tools: JobContextTools,
 ): JobContext<unknown> {
   return new AttemptContext(job, registered, tools);
+}
+
+/** What `finish` has written, though it is not committed yet. */
+interface Finished {
+  readonly outcome: JobOutcome;
+  readonly answer: SettledJob;
 }
 
 class AttemptContext implements JobContext<unknown> {
@@ -204,12 +210,14 @@ class AttemptContext implements JobContext<unknown> {
   ): Promise<Result> {
     this.#assertUnfinished("transaction");
     const job = this.#job;
-    let finishing: Promise<JobOutcome> | undefined;
+    let finishing: Promise<Finished> | undefined;
+    let lines: readonly JobLogEntry[] = [];
+    const onTaken = (taken: readonly JobLogEntry[]) => lines = taken;
     try {
       const result = await atomically(this.#tools.db, async (tx) => {
         const value = await fn(tx as Tx, async (output) => {
           if (finishing !== undefined) throw new TypeError("finish was called twice: a job is settled once");
-          finishing = this.#finish(tx, output);
+          finishing = this.#finish(tx, output, onTaken);
           await finishing;
           return output as JobCompletion<unknown>;
         });
@@ -218,9 +226,13 @@ class AttemptContext implements JobContext<unknown> {
         if (job.abortReason !== undefined) throw job.abortReason;
         return value;
       });
-      if (finishing !== undefined) this.#tools.onSettledInTransaction(job, await finishing);
+      if (finishing !== undefined) {
+        const { outcome, answer } = await finishing;
+        this.#tools.onSettledInTransaction(job, outcome, answer);
+      }
       return result;
     } catch (error) {
+      this.#tools.logs.putBack(job, lines);
       if (finishing !== undefined && isRunledgerError(error, "db.commit_unknown")) {
         job.isUncertain = true;
         job.settlesAlone = true;
@@ -237,17 +249,22 @@ class AttemptContext implements JobContext<unknown> {
     }
   }
 
-  async #finish(tx: Queryable, returned: unknown): Promise<JobOutcome> {
+  async #finish(
+    tx: Queryable,
+    returned: unknown,
+    onTaken: (lines: readonly JobLogEntry[]) => void,
+  ): Promise<Finished> {
     const job = this.#job;
     if (job.abortReason !== undefined) throw job.abortReason;
     const outcome = await successOf(returned, this.#registered);
-    // Through the pool, before the job's row is locked: lines of a job that is settled are not accepted.
-    await this.#tools.logs.flush();
     if (job.abortReason !== undefined) throw job.abortReason;
     if (job.phase !== "running") throw new TypeError("finish was called after the attempt was over");
     job.phase = "finishing";
-    await settleJob(tx, job.claim, outcome);
-    return outcome;
+    // Through the transaction: the pool may have no connection left that is not waiting for this one.
+    const lines = this.#tools.logs.take(job);
+    onTaken(lines);
+    await appendJobLogs(tx, lines);
+    return { outcome, answer: await settleJob(tx, job.claim, outcome) };
   }
 
   #assertUnfinished(method: string): void {

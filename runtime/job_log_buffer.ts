@@ -93,6 +93,22 @@ export class JobLogBuffer {
     }
   }
 
+  /** Takes out what a job has logged, for its transaction to store. */
+  take(job: HeldJob): readonly JobLogEntry[] {
+    const taken: JobLogEntry[] = [];
+    for (let index = 0; index < this.#waiting.length;) {
+      const line = this.#waiting[index];
+      if (line?.job === job) taken.push(...this.#waiting.splice(index, 1).map(({ entry }) => entry));
+      else index++;
+    }
+    return taken;
+  }
+
+  /** Puts lines back that a transaction was to store and did not. */
+  putBack(job: HeldJob, entries: readonly JobLogEntry[]): void {
+    this.#waiting.unshift(...entries.map((entry) => ({ job, entry })));
+  }
+
   /** Drops the timer and takes no more lines. */
   close(): void {
     this.#isClosed = true;

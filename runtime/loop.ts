@@ -133,7 +133,7 @@ export function within<T>(promise: Promise<T>, limit: WaitLimit): Promise<T> {
       end();
       reject(late());
     };
-    const timer = setTimeout(giveUp, Math.min(timeoutMs, MAX_TIMER_MS));
+    const timer = setTimeout(giveUp, Math.min(Math.max(timeoutMs, 0), MAX_TIMER_MS));
     const end = () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", giveUp);

@@ -11,6 +11,21 @@ export { JobCatalog } from "./catalog.ts";
 export type { JobHandler, RegisteredJob } from "./catalog.ts";
 export type { FinishJob, JobContext } from "./job_context.ts";
 
+// Hearing of it
+export type {
+  JobCanceledEvent,
+  JobDeadLetteredEvent,
+  JobFailedEvent,
+  JobHook,
+  JobHookEvent,
+  JobHookEvents,
+  JobHooks,
+  JobRetryScheduledEvent,
+  JobStartedEvent,
+  JobSucceededEvent,
+  LeaseLostEvent,
+} from "./hooks.ts";
+
 // Running it
 export { Supervisor } from "./supervisor.ts";
 export type { ShutdownOptions, SupervisorOptions, SupervisorReport } from "./supervisor.ts";

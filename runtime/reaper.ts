@@ -5,14 +5,24 @@
  */
 
 import { deleteFinishedJobs, reapExpiredLeases } from "@runledger/postgres";
-import type { DeleteFinishedJobsOptions, Queryable } from "@runledger/postgres";
+import type { DeleteFinishedJobsOptions, Queryable, ReapedJob } from "@runledger/postgres";
+import type { JobCatalog } from "./catalog.ts";
 import { JobsConfig } from "./config.ts";
+import { emptyHooks, HookRunner } from "./hooks.ts";
+import type { JobFailedEvent } from "./hooks.ts";
 import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 import { runLoop } from "./loop.ts";
 
 /** How many leases one statement reaps, and how many jobs one removes. */
 const BATCH = 500;
+
+/** What the reaper stores with each job. */
+const LEASE_EXPIRED: JobFailedEvent["failure"] = Object.freeze({
+  kind: "LEASE_EXPIRED",
+  code: "job.lease_expired",
+  message: "The lease expired before the attempt was settled.",
+});
 
 /** What a reaper does, and until when. */
 export interface ReaperOptions {
@@ -22,6 +32,8 @@ export interface ReaperOptions {
   readonly signal: AbortSignal;
   /** Which ended jobs are removed after each round. @default none are ever removed */
   readonly retention?: Omit<DeleteFinishedJobsOptions, "limit">;
+  /** Whose hooks hear of reaped jobs. @default nobody's */
+  readonly catalog?: JobCatalog;
   /** Where the reaper reports. @default nowhere */
   readonly logger?: Logger;
 }
@@ -48,6 +60,7 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
   const { signal, retention } = options;
   const config = JobsConfig.of(options.config);
   const logger = guardedLogger(options.logger ?? silentLogger);
+  const hooks = new HookRunner(options.catalog?.hooks ?? emptyHooks(), logger);
   let reaped = 0;
   let deleted = 0;
 
@@ -56,10 +69,17 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
       const jobs = await reapExpiredLeases(db, { limit: BATCH, retryDelayMs: config.reaperRetryDelayMs });
       count = jobs.length;
       reaped += count;
-      for (const { jobId, jobType, attempt, status } of jobs) {
-        logger.warn("the lease on a job had expired", { jobId, jobType, attempt, status });
-      }
+      for (const job of jobs) announce(job);
     }
+  }
+
+  function announce({ status, nextRunAt, ...job }: ReapedJob): void {
+    const { jobId, jobType, attempt } = job;
+    logger.warn("the lease on a job had expired", { jobId, jobType, attempt, status });
+    const event: JobFailedEvent = { ...job, workerId: config.workerId, failure: LEASE_EXPIRED };
+    hooks.emit("failed", event);
+    if (nextRunAt === undefined) hooks.emit("deadLettered", event);
+    else hooks.emit("retryScheduled", { ...event, nextRunAt });
   }
 
   async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
@@ -80,5 +100,6 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
       if (retention !== undefined) await removeOld(retention);
     },
   });
+  await hooks.drain();
   return { reaped, deleted };
 }

@@ -74,7 +74,9 @@ export class SettlementBatcher {
   #size = 0;
   #lanes = 0;
   #failures = 0;
-  #sentAt = Infinity;
+  /** When each statement under way was sent. */
+  readonly #underWay = new Map<number, number>();
+  #statements = 0;
   #isClosed = false;
   #isScheduled = false;
   #onIdle: (() => void) | undefined;
@@ -101,14 +103,21 @@ export class SettlementBatcher {
   /** Starts a statement if none is under way, or if the ones under way seem stuck. */
   nudge(): void {
     if (this.#isScheduled || this.#queue.length === 0 || this.#isClosed) return;
-    const isStuck = this.#lanes < MAX_LANES && performance.now() - this.#sentAt > STUCK_MS;
-    if (this.#lanes > 0 && !isStuck) return;
+    if (this.#lanes > 0 && !this.#isStuck()) return;
     this.#lanes++;
     this.#isScheduled = true;
     queueMicrotask(() => {
       this.#isScheduled = false;
       this.#runLane();
     });
+  }
+
+  /** Whether nothing moves: every lane has waited for its statement for long. */
+  #isStuck(): boolean {
+    if (this.#lanes >= MAX_LANES || this.#underWay.size < this.#lanes) return false;
+    const now = performance.now();
+    for (const sentAt of this.#underWay.values()) if (now - sentAt <= STUCK_MS) return false;
+    return true;
   }
 
   /** Waits until every outcome is answered or given up. */
@@ -153,16 +162,17 @@ export class SettlementBatcher {
 
   async #settle(batch: readonly HeldJob[]): Promise<void> {
     let answers: readonly SettledJob[];
+    const statement = this.#statements++;
     try {
+      this.#underWay.set(statement, performance.now());
       if (!this.#options.logs.isEmpty) await this.#flushLogs();
-      this.#sentAt = performance.now();
       answers = await settleJobs(this.#options.db, batch.map(settlementOf));
     } catch (error) {
-      this.#sentAt = Infinity;
+      this.#underWay.delete(statement);
       await this.#recover(batch, error);
       return;
     }
-    this.#sentAt = Infinity;
+    this.#underWay.delete(statement);
     this.#failures = 0;
     for (const [index, job] of batch.entries()) {
       const answer = answers[index];

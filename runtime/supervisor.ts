@@ -91,7 +91,7 @@ export class Supervisor implements AsyncDisposable {
       loops.push(this.#run("worker", logger, async () => ({ worker: await run() })));
     }
     if (reaper) {
-      const run = () => runReaper(db, { ...shared, ...(retention === undefined ? {} : { retention }) });
+      const run = () => runReaper(db, { ...shared, catalog, ...(retention === undefined ? {} : { retention }) });
       loops.push(this.#run("reaper", logger, async () => ({ reaper: await run() })));
     }
     const onSignal = () => this.#requestStop(DEFAULT_TIMEOUT_MS);

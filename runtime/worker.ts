@@ -13,6 +13,8 @@ import { JobsConfig } from "./config.ts";
 import { DeadlineWatch } from "./deadline_watch.ts";
 import { executeJob, panicOutcome, timeoutOutcome } from "./execution.ts";
 import { runHeartbeats } from "./heartbeat.ts";
+import { HookRunner } from "./hooks.ts";
+import type { JobHookEvent } from "./hooks.ts";
 import { HeldJob } from "./held_job.ts";
 import { createJobContext } from "./job_context.ts";
 import type { JobContextTools } from "./job_context.ts";
@@ -107,15 +109,18 @@ class Worker {
   readonly #prefetched: HeldJob[] = [];
 
   readonly #capacity = new Waker();
+  readonly #poll = new Waker();
   readonly #watch = new DeadlineWatch((now) => this.#checkDeadlines(now));
   readonly #logs: JobLogBuffer;
   readonly #batcher: SettlementBatcher;
   readonly #contextTools: JobContextTools;
+  readonly #hooks: HookRunner;
 
   /** Ends what is left when the worker has stopped. */
   readonly #end = new AbortController();
   #isStopping = false;
   #onDrained: (() => void) | undefined;
+  #handingBack: Promise<void> | undefined;
   #handedBack = 0;
   #drained = 0;
   #aborted = 0;
@@ -133,6 +138,7 @@ class Worker {
     this.#logger = guardedLogger(options.logger ?? silentLogger);
     this.#leaseMs = this.#config.leaseTtlSeconds * 1000;
     this.#maxUnsettled = 2 * (this.#config.maxGlobalConcurrency + this.#config.claimBatchSize);
+    this.#hooks = new HookRunner(options.catalog.hooks, this.#logger);
     this.#logs = new JobLogBuffer(db, this.#logger);
     this.#batcher = new SettlementBatcher({
       db,
@@ -147,8 +153,11 @@ class Worker {
       workerId: this.#config.workerId,
       logs: this.#logs,
       onLeaseLost: (job) => this.#lose(job, "the database refused a write of its handler"),
-      onSettledInTransaction: (job) => this.#forget(job),
-      onReleased: (job) => this.#concludeAborted(job),
+      onSettledInTransaction: (job, outcome, answer) => {
+        this.#forget(job);
+        this.#announce(job, outcome, answer);
+      },
+      onReleased: (job) => this.#onReleased(job),
     };
   }
 
@@ -172,6 +181,7 @@ class Worker {
       signal,
       logger: this.#logger,
       intervalMs: this.#config.pollIntervalMs,
+      waker: this.#poll,
       round: () => this.#claimRound(),
     });
     this.#logger.info("worker started", { workerId: this.#config.workerId, jobTypes: this.#catalog.jobTypes });
@@ -278,6 +288,7 @@ class Worker {
     job.timeoutAt = performance.now() + job.claim.timeoutSeconds * 1000;
     this.#watch.expect(job.timeoutAt);
     this.#running.add(job);
+    if (this.#hooks.has("started")) this.#hooks.emit("started", this.#hookEvent(job));
     const context = registered && createJobContext(job, registered, this.#contextTools);
     executeJob(job, registered, context).then((outcome) => this.#onEnd(job, outcome));
   }
@@ -288,6 +299,8 @@ class Worker {
     this.#ended++;
     if (this.#isStopping) job.abortReason?.code === "worker.shutdown" ? this.#aborted++ : this.#drained++;
     if (job.phase === "running") this.#settle(job, outcome);
+    // A transaction that the handler did not wait for decides.
+    else if (job.phase === "finishing") job.outcome = outcome;
     this.#startPrefetched();
     if (this.#capacity.isWaiting) this.#capacity.wake();
     if (this.#running.size === 0) this.#onDrained?.();
@@ -298,7 +311,10 @@ class Worker {
   }
 
   #onAnswer(job: HeldJob, outcome: JobOutcome, answer: SettledJob): void {
-    if (answer.settled) return this.#forget(job);
+    if (answer.settled) {
+      this.#forget(job);
+      return this.#announce(job, outcome, answer);
+    }
     if (answer.code !== "job.lease_owner_mismatch" && !job.isRewritten) {
       return this.#rewrite(job, new RunledgerError(answer.code));
     }
@@ -346,16 +362,23 @@ class Worker {
       else next = Math.min(next, job.timeoutAt);
     }
     const [oldest] = this.#prefetched;
-    if (oldest !== undefined) {
-      if (oldest.claimedAt + MAX_PREFETCH_WAIT_MS <= now) this.#handBackSlow();
-      else next = Math.min(next, oldest.claimedAt + MAX_PREFETCH_WAIT_MS);
-    }
-    return next;
+    if (oldest === undefined || this.#isStopping) return next;
+    if (this.#handingBack !== undefined) return Math.min(next, now + MAX_PREFETCH_WAIT_MS);
+    if (oldest.claimedAt + MAX_PREFETCH_WAIT_MS > now) return Math.min(next, oldest.claimedAt + MAX_PREFETCH_WAIT_MS);
+    this.#handBackSlow();
+    return Math.min(next, now + MAX_PREFETCH_WAIT_MS);
   }
 
   #timeOut(job: HeldJob): void {
     job.abort("job.timeout_exceeded");
     this.#concludeAborted(job);
+  }
+
+  /** A transaction that might have settled the job has not. */
+  #onReleased(job: HeldJob): void {
+    this.#watch.expect(job.leaseUntil);
+    this.#concludeAborted(job);
+    if (job.phase === "running" && job.outcome !== undefined) this.#settle(job, job.outcome);
   }
 
   /** Settles an attempt whose time is over; not before a transaction that may settle it has ended. */
@@ -370,6 +393,7 @@ class Worker {
     job.abort("job.canceled");
     this.#logger.info("a job was cancelled while this worker held it", this.#fields(job));
     this.#forget(job);
+    this.#hooks.emit("canceled", this.#hookEvent(job));
   }
 
   #lose(job: HeldJob, how: string): void {
@@ -377,6 +401,7 @@ class Worker {
     job.abort("job.lease_owner_mismatch");
     this.#logger.warn("the lease on a job was lost", { ...this.#fields(job), how });
     this.#forget(job);
+    this.#hooks.emit("leaseLost", this.#hookEvent(job));
   }
 
   /** Nothing more is written for the job. Its handler may still run, and then keeps its slot. */
@@ -384,6 +409,33 @@ class Worker {
     job.phase = "over";
     this.#held.delete(job);
     if (this.#capacity.isWaiting) this.#capacity.wake();
+  }
+
+  // Telling
+
+  #hookEvent({ claim }: HeldJob): JobHookEvent {
+    const { jobId, jobType, runNumber, attempt, organizationId } = claim;
+    const event = { jobId, jobType, runNumber, attempt, workerId: this.#config.workerId };
+    return organizationId === undefined ? event : { ...event, organizationId };
+  }
+
+  /** Tells the hooks how an attempt ended, which is committed. */
+  #announce(job: HeldJob, outcome: JobOutcome, answer: SettledJob): void {
+    if (!answer.settled) return;
+    if (outcome.kind === "succeeded") {
+      if (!this.#hooks.has("succeeded")) return;
+      const { output } = outcome;
+      this.#hooks.emit("succeeded", { ...this.#hookEvent(job), ...(output === undefined ? {} : { output }) });
+    } else if (outcome.kind === "canceled") {
+      this.#hooks.emit("canceled", this.#hookEvent(job));
+    } else if (outcome.kind === "failed") {
+      const event = { ...this.#hookEvent(job), failure: outcome.failure };
+      this.#hooks.emit("failed", event);
+      if (answer.nextRunAt === undefined) this.#hooks.emit("deadLettered", event);
+      else this.#hooks.emit("retryScheduled", { ...event, nextRunAt: answer.nextRunAt });
+    } else if (outcome.delayMs === undefined || outcome.delayMs === 0) {
+      this.#poll.wake(); // it is due already
+    }
   }
 
   #fields(job: HeldJob): { readonly jobId: string; readonly jobType: string; readonly attempt: number } {
@@ -396,10 +448,13 @@ class Worker {
   /** Jobs that turned out to be slower than the ones before keep claims waiting that others could run. */
   #handBackSlow(): void {
     this.#endRate = 0;
+    this.#ended = 0;
     const jobs = this.#prefetched.splice(0);
-    this.#handBack(jobs, "PREFETCH_EXPIRED").catch((error) => {
-      this.#logger.warn("claims could not be handed back; the reaper finds them", errorFields(error));
-    });
+    this.#handingBack = this.#handBack(jobs, "PREFETCH_EXPIRED").then(() => {}, (error) => {
+      this.#logger.warn("claims could not be handed back and are kept", errorFields(error));
+      this.#prefetched.unshift(...jobs);
+      this.#startPrefetched();
+    }).finally(() => this.#handingBack = undefined);
   }
 
   async #handBack(jobs: readonly HeldJob[], reason: string): Promise<number> {
@@ -422,11 +477,13 @@ class Worker {
       for (const job of this.#running) job.abort("worker.shutdown");
       await settledWithin(this.#handlersEnded(), abortGraceMs);
     }
-    const flushMs = Math.max(deadline - performance.now(), FINAL_FLUSH_MS);
-    if (!await settledWithin(this.#batcher.idle(), flushMs)) {
+    const isFlushed = await settledWithin(this.#batcher.idle(), deadline - performance.now(), abortSignal) ||
+      await settledWithin(this.#batcher.idle(), FINAL_FLUSH_MS);
+    if (!isFlushed) {
       this.#logger.error("outcomes could not be written before the end", { outcomes: this.#batcher.size });
     }
     await settledWithin(this.#logs.flush(), FINAL_FLUSH_MS);
+    await this.#hooks.drain();
 
     const left = new Set([...this.#running, ...this.#held]);
     const report: WorkerReport = {
@@ -446,7 +503,7 @@ class Worker {
 
   async #handBackAll(claims: Promise<void>): Promise<void> {
     // A claim under way still brings jobs.
-    await claims;
+    await Promise.all([claims, this.#handingBack]);
     for (let failures = 0; this.#prefetched.length > 0 && failures < 3;) {
       try {
         this.#handedBack += await this.#handBack(this.#prefetched, "WORKER_SHUTDOWN");
