@@ -5,7 +5,7 @@
  */
 
 import { isRunledgerError, newId } from "@runledger/core";
-import type { JobLease } from "@runledger/core";
+import type { JobLease, WorkflowRunRequest } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
 import { createEphemeralDatabase } from "@runledger/test-support";
 import assert from "node:assert/strict";
@@ -32,14 +32,64 @@ async function leased(admin: Sql): Promise<JobLease> {
   return lease;
 }
 
+const failed = { kind: "failed", failure: { kind: "TERMINAL", code: "x.y", message: "no" } } as const;
+
+/** A step whose end releases another. */
+async function leasedStep(admin: Sql): Promise<JobLease> {
+  const [gate, work] = RUN.steps;
+  assert(gate !== undefined && work !== undefined);
+  const next = {
+    ...work,
+    stepKey: "next",
+    dependencies: [{ prerequisiteStepKey: "work", releaseMode: "ON_TERMINAL" }],
+  };
+  await runledger.enqueueWorkflowRun(admin, {
+    workflowType: "w",
+    metadata: null,
+    steps: [{ ...work, dependencies: [] }, next] as WorkflowRunRequest["steps"],
+  });
+  return await claimOne(admin, { jobTypes: ["w"] });
+}
+
 const jobOf = async (admin: Sql, status: Parameters<typeof jobIn>[1]) => (await jobIn(admin, status)).jobId;
+
+/** A gate with a timeout, and a job behind it. */
+const RUN: WorkflowRunRequest = {
+  workflowType: "w",
+  metadata: null,
+  resultStepKey: "gate",
+  steps: [
+    {
+      executionKind: "EXTERNAL",
+      stepKey: "gate",
+      payload: 1,
+      timeout: { afterMs: 3_600_000, outcome: "SUCCEEDED" },
+      dependencies: [],
+    },
+    {
+      executionKind: "JOB",
+      stepKey: "work",
+      jobType: "w",
+      payload: 2,
+      dependencies: [{ prerequisiteStepKey: "gate", releaseMode: "ON_SUCCESS" }],
+    },
+  ],
+};
+
+async function runOf(admin: Sql): Promise<string> {
+  return (await runledger.enqueueWorkflowRun(admin, RUN)).runId;
+}
 
 /**
  * Every public function that is given a database. Privileges are per column, so whoever may cancel and requeue could also
  * claim, and whoever may settle could also cancel: docs/security.md says so.
  */
 const MATRIX: Readonly<Record<string, Placement>> = {
-  // Anybody who may connect.
+  // Anybody who may connect, or who does not even.
+  createClaimCursor: {
+    may: ROLES,
+    call: () => Promise.resolve(runledger.createClaimCursor()),
+  },
   atomically: {
     may: ROLES,
     call: (db) => runledger.atomically(db, (tx) => Promise.resolve(tx)),
@@ -91,6 +141,8 @@ const MATRIX: Readonly<Record<string, Placement>> = {
         { lease: await leased(admin), outcome: { kind: "succeeded", output: 1 } },
         { lease: await leased(admin), outcome: { kind: "continued", checkpoint: 1 } },
         { lease: await leased(admin), outcome: { kind: "canceled" } },
+        { lease: await leasedStep(admin), outcome: { kind: "succeeded" } },
+        { lease: await leasedStep(admin), outcome: failed },
       ]),
   },
   appendJobLogs: {
@@ -200,6 +252,86 @@ const MATRIX: Readonly<Record<string, Placement>> = {
   listDeadLetters: {
     may: ["owner", "operator"],
     call: (db) => runledger.listDeadLetters(db, ALL),
+  },
+
+  // Workflows: producers and handlers start runs and append to them, workers move them, operators do the rest.
+  enqueueWorkflowRun: {
+    may: ["owner", "enqueue", "worker"],
+    call: (db) => runledger.enqueueWorkflowRun(db, { ...RUN, idempotencyKey: newId() }),
+  },
+  enqueueWorkflowRuns: {
+    may: ["owner", "enqueue", "worker"],
+    call: (db) => runledger.enqueueWorkflowRuns(db, [RUN, RUN]),
+  },
+  appendWorkflowSteps: {
+    may: ["owner", "worker", "operator"],
+    call: async (db, admin) =>
+      runledger.appendWorkflowSteps(db, await runOf(admin), {
+        ...ALL,
+        windowStepKey: "gate",
+        mutationKey: "k",
+        steps: [{ executionKind: "JOB", stepKey: "more", jobType: "b", payload: 1, dependencies: [] }],
+      }),
+  },
+  expireWorkflowGates: {
+    may: ["owner", "worker", "operator"],
+    call: async (db, admin) => {
+      await runOf(admin);
+      await admin`update runledger.workflow_steps set gate_expires_at = clock_timestamp() where step_key = 'gate'
+        and status = 'WAITING_FOR_EXTERNAL'`;
+      assert(await runledger.expireWorkflowGates(db) > 0);
+    },
+  },
+  completeExternalStep: {
+    may: ["owner", "operator"],
+    call: async (db, admin) =>
+      runledger.completeExternalStep(db, await runOf(admin), "gate", {
+        ...ALL,
+        completion: { status: "SUCCEEDED", output: 1 },
+      }),
+  },
+  cancelWorkflowRun: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.cancelWorkflowRun(db, await runOf(admin), ALL),
+  },
+  recoverWorkflowRun: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => {
+      const runId = await runOf(admin);
+      await runledger.cancelWorkflowRun(admin, runId, ALL);
+      await runledger.recoverWorkflowRun(db, runId, { ...ALL, recoveryKey: "k", mode: "RESUME" });
+    },
+  },
+  deleteFinishedWorkflowRuns: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.deleteFinishedWorkflowRuns(db, { olderThanMs: 3_600_000 }),
+  },
+  getWorkflowRun: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.getWorkflowRun(db, await runOf(admin), ALL),
+  },
+  getWorkflowResult: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => {
+      const { runId } = await runledger.enqueueWorkflowRun(admin, { ...RUN, steps: RUN.steps.slice(0, 1) });
+      await runledger.completeExternalStep(admin, runId, "gate", {
+        ...ALL,
+        completion: { status: "SUCCEEDED", output: 1 },
+      });
+      assert.equal(await runledger.getWorkflowResult(db, runId, ALL), 1);
+    },
+  },
+  listWorkflowSteps: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.listWorkflowSteps(db, await runOf(admin), ALL),
+  },
+  listWorkflowStepDependencies: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.listWorkflowStepDependencies(db, await runOf(admin), ALL),
+  },
+  listWorkflowRunMutations: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.listWorkflowRunMutations(db, await runOf(admin), ALL),
   },
 };
 

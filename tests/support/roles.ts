@@ -46,11 +46,11 @@ export function urlOf(url: string, login: string): string {
   return own.href;
 }
 
-/** Opens a migrated database with the job types `a` and `b`. Logins belong to the server, so they are removed at the end. */
+/** Opens a migrated database with the job types `a`, `b` and `w`. Logins belong to the server, so they are removed at the end. */
 export async function openRoleDatabase(): Promise<RoleDatabase> {
   const database = await createEphemeralDatabase();
   const admin = postgres(database.url, { max: 2, onnotice: () => {} });
-  await upsertJobDefinitions(admin, ["a", "b"].map(testDefinition));
+  await upsertJobDefinitions(admin, ["a", "b", "w"].map(testDefinition));
   await runRolesScript(database.url);
   const suffix = randomUUID().slice(0, 8);
   const logins = Object.fromEntries(ROLES.map((role) => [role, `rl_${role}_${suffix}`])) as Record<Role, string>;
