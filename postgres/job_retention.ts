@@ -8,7 +8,7 @@ import { RunledgerError, TERMINAL_JOB_STATUSES } from "@runledger/core";
 import type { JobStatus } from "@runledger/core";
 import { readInteger } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
-import { switchValue } from "./operator_note.ts";
+import { ageValue, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
@@ -26,9 +26,6 @@ export interface DeleteFinishedJobsOptions {
    */
   readonly expiresIdempotencyKeys?: boolean;
 }
-
-/** A hundred years, which no timestamp minus it leaves the range of PostgreSQL. */
-export const MAX_AGE_MS = 3_155_760_000_000;
 
 // locks: the jobs, oldest first, skipping those that others hold (see migrations/0003_retention.sql).
 // index: job_queue_finished_index.
@@ -56,12 +53,7 @@ export async function deleteFinishedJobs(db: Queryable, options: DeleteFinishedJ
   const { olderThanMs, statuses = ["SUCCEEDED", "CANCELED"], limit = 1000, expiresIdempotencyKeys = false } = options;
   assertLimit(limit);
   switchValue("expiresIdempotencyKeys", expiresIdempotencyKeys);
-  if (!Number.isInteger(olderThanMs) || olderThanMs < 0 || olderThanMs > MAX_AGE_MS) {
-    throw new RunledgerError("job.invalid_request", {
-      message: "'olderThanMs' must be a whole number of milliseconds, from 0 to a hundred years.",
-      details: { field: "olderThanMs" },
-    });
-  }
+  const age = ageValue("olderThanMs", olderThanMs);
   if (!statuses.every((status) => TERMINAL_JOB_STATUSES.includes(status))) {
     throw new RunledgerError("job.invalid_request", {
       message: "'statuses' must be terminal job statuses.",
@@ -71,7 +63,7 @@ export async function deleteFinishedJobs(db: Queryable, options: DeleteFinishedJ
   const [row] = await runStatement(
     db,
     DELETE_FINISHED,
-    [JSON.stringify(statuses), String(olderThanMs), limit, expiresIdempotencyKeys],
+    [JSON.stringify(statuses), age, limit, expiresIdempotencyKeys],
     { write: true },
   );
   if (row === undefined) throw new RunledgerError("db.unexpected_result");

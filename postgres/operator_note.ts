@@ -52,6 +52,20 @@ export function counterValue(field: string, value: number): number {
   return value;
 }
 
+/** A hundred years: no timestamp minus it leaves the range of PostgreSQL. */
+const MAX_AGE_MS = 3_155_760_000_000;
+
+/** Refuses an age that cannot be; writes it as the text of a bigint otherwise, since drivers differ on those. */
+export function ageValue(field: string, value: number): string {
+  if (!Number.isInteger(value) || value < 0 || value > MAX_AGE_MS) {
+    throw new RunledgerError("job.invalid_request", {
+      message: `'${field}' must be a whole number of milliseconds, from 0 to a hundred years.`,
+      details: { field },
+    });
+  }
+  return String(value);
+}
+
 /** Refuses an instant that PostgreSQL would not read; writes it as ISO text otherwise. */
 export function instantValue(field: string, value: Date): string {
   if (!(value instanceof Date)) throw new TypeError(`'${field}' must be a Date`);

@@ -88,7 +88,8 @@ export async function enqueueWorkflowRuns(
   }
   if (runs.length === 0) return [];
   const enqueued: EnqueuedWorkflowRun[] = [];
-  const encoded = runs.map((run, ord) => {
+  // Array.from, since map would leave the holes of a sparse array in the JSON.
+  const encoded = Array.from(runs, (run, ord) => {
     const { runId, status, text } = encodeRun(run, ord);
     enqueued.push({ runId, disposition: "inserted", status });
     return text;

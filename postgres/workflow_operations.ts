@@ -21,7 +21,7 @@ import type {
 } from "@runledger/core";
 import { readInteger } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
-import { noteText, operatorNote, uuidValue } from "./operator_note.ts";
+import { ageValue, noteText, operatorNote, switchValue, uuidValue } from "./operator_note.ts";
 import type { OperatorNote } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, StatementValue } from "./queryable.ts";
@@ -311,7 +311,7 @@ export async function recoverWorkflowRun(
 
 /** Which ended runs to delete. */
 export interface DeleteFinishedWorkflowRunsOptions {
-  /** How long ago they must have ended, in milliseconds by the database's clock. */
+  /** How long ago they must have ended, in milliseconds by the database's clock: 0 to a hundred years. */
   readonly olderThanMs: number;
   /** How many runs at most in this call, 1 to 1000. @default {100} */
   readonly limit?: number;
@@ -342,13 +342,9 @@ export async function deleteFinishedWorkflowRuns(
 ): Promise<number> {
   const { olderThanMs, limit = 100, expiresIdempotencyKeys = false } = options;
   assertLimit(limit);
-  if (!Number.isSafeInteger(olderThanMs) || olderThanMs < 0) {
-    throw new RunledgerError("job.invalid_request", {
-      message: "'olderThanMs' must be a whole number of milliseconds, zero or more.",
-      details: { field: "olderThanMs" },
-    });
-  }
-  const [row] = await runStatement(db, DELETE_FINISHED, [String(olderThanMs), limit, expiresIdempotencyKeys], {
+  const age = ageValue("olderThanMs", olderThanMs);
+  switchValue("expiresIdempotencyKeys", expiresIdempotencyKeys);
+  const [row] = await runStatement(db, DELETE_FINISHED, [age, limit, expiresIdempotencyKeys], {
     write: true,
   });
   if (row === undefined) throw new RunledgerError("db.unexpected_result");

@@ -6,7 +6,7 @@
  */
 
 import { isJsonValue, isRunledgerError, newId } from "@runledger/core";
-import type { JobLease, JsonValue } from "@runledger/core";
+import type { JobLease, JsonValue, WorkflowRunRequest } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
 import assert from "node:assert/strict";
 import fc from "fast-check";
@@ -111,6 +111,7 @@ interface Target {
   readonly jobId: string;
   readonly succeededId: string;
   readonly deadId: string;
+  readonly runId: string;
 }
 
 const TEXTS = [...HOSTILE_TEXTS, ...NO_TEXTS];
@@ -124,6 +125,18 @@ const BOOLEANS = ["yes", "x", "", 2, null, {}];
 
 const lost = ({ lease }: Target, fields: Record<string, unknown>): JobLease => ({ ...lease, ...fields }) as JobLease;
 const failed = { kind: "failed", failure: { kind: "TERMINAL", code: "x.y", message: "no" } } as const;
+
+/** A run of one job, with fields of its step replaced. */
+function run(fields: Record<string, unknown> = {}): WorkflowRunRequest {
+  const step = { executionKind: "JOB", stepKey: "s", jobType: "b", payload: 1, dependencies: [], ...fields };
+  return { workflowType: "w", metadata: null, steps: [step] } as WorkflowRunRequest;
+}
+
+/** A run of one gate, with fields of its timeout replaced. */
+function gateRun(fields: Record<string, unknown> = {}): WorkflowRunRequest {
+  const timeout = { afterMs: 3_600_000, outcome: "SUCCEEDED", ...fields };
+  return run({ executionKind: "EXTERNAL", stepKey: "gate", jobType: undefined, timeout });
+}
 
 const ATTACKS: readonly Attack[] = [
   // Enqueue
@@ -441,6 +454,141 @@ const ATTACKS: readonly Attack[] = [
     call: (value, { sql }) => runledger.listDeadLetters(sql, { ...ALL, cursor: value }),
   },
 
+  // Workflows
+  ...["workflowType", "organizationId", "idempotencyKey", "activeKey", "resultStepKey"].map((field): Attack => ({
+    field: `enqueueWorkflowRun ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, { ...run(), [field]: value }),
+  })),
+  {
+    field: "enqueueWorkflowRun run",
+    values: [...NO_TEXTS, undefined],
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, value),
+  },
+  {
+    field: "enqueueWorkflowRuns runs",
+    values: [...NO_TEXTS, [null], Array(2)],
+    call: (value, { sql }) => runledger.enqueueWorkflowRuns(sql, value),
+  },
+  {
+    field: "enqueueWorkflowRun steps",
+    values: [...NO_TEXTS, [null], Array(2)],
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, { ...run(), steps: value }),
+  },
+  ...["stepKey", "jobType", "organizationId", "stage", "executionKind"].map((field): Attack => ({
+    field: `enqueueWorkflowRun step.${field}`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, run({ [field]: value })),
+  })),
+  ...["priority", "maxAttempts", "timeoutSeconds"].map((field): Attack => ({
+    field: `enqueueWorkflowRun step.${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, run({ [field]: value })),
+  })),
+  {
+    field: "enqueueWorkflowRun step.dependencies",
+    values: [
+      ...NO_TEXTS,
+      [null],
+      Array(2),
+      ...HOSTILE_TEXTS.map((prerequisiteStepKey) => [{ prerequisiteStepKey, releaseMode: "ON_SUCCESS" }]),
+    ],
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, run({ dependencies: value })),
+  },
+  {
+    field: "enqueueWorkflowRun step.allowsContinuation",
+    values: BOOLEANS,
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, run({ allowsContinuation: value })),
+  },
+  ...["afterMs", "outcome"].map((field): Attack => ({
+    field: `enqueueWorkflowRun gate ${field}`,
+    values: field === "afterMs" ? HOSTILE_NUMBERS : TEXTS,
+    call: (value, { sql }) => runledger.enqueueWorkflowRun(sql, gateRun({ [field]: value })),
+  })),
+  ...["status", "reason", "errorCode", "errorMessage"].map((field): Attack => ({
+    field: `completeExternalStep ${field}`,
+    values: TEXTS,
+    call: async (value, { sql }) => {
+      const { runId } = await runledger.enqueueWorkflowRun(sql, gateRun());
+      return await runledger.completeExternalStep(sql, runId, "gate", {
+        ...ALL,
+        completion: { status: "FAILED", [field]: value } as never,
+      });
+    },
+  })),
+  {
+    field: "completeExternalStep stepKey",
+    values: TEXTS,
+    call: (value, { sql, runId }) =>
+      runledger.completeExternalStep(sql, runId, value, { ...ALL, completion: { status: "SUCCEEDED" } }),
+  },
+  ...["windowStepKey", "mutationKey", "metadata"].map((field): Attack => ({
+    field: `appendWorkflowSteps ${field}`,
+    values: TEXTS,
+    call: (value, { sql, runId }) =>
+      runledger.appendWorkflowSteps(sql, runId, {
+        ...ALL,
+        windowStepKey: "gate",
+        mutationKey: newId(),
+        steps: [{ executionKind: "JOB", stepKey: newId(), jobType: "b", payload: 1, dependencies: [] }],
+        [field]: value,
+      }),
+  })),
+  {
+    field: "appendWorkflowSteps steps",
+    values: [...NO_TEXTS, [null], Array(2)],
+    call: (value, { sql, runId }) =>
+      runledger.appendWorkflowSteps(sql, runId, { ...ALL, windowStepKey: "gate", mutationKey: newId(), steps: value }),
+  },
+  ...["recoveryKey", "mode"].map((field): Attack => ({
+    field: `recoverWorkflowRun ${field}`,
+    values: TEXTS,
+    call: (value, { sql, runId }) =>
+      runledger.recoverWorkflowRun(sql, runId, { ...ALL, recoveryKey: newId(), mode: "REPLAY", [field]: value }),
+  })),
+  ...["reason", "actor"].map((field): Attack => ({
+    field: `cancelWorkflowRun ${field}`,
+    values: TEXTS,
+    call: async (value, { sql }) => {
+      const { runId } = await runledger.enqueueWorkflowRun(sql, gateRun());
+      return await runledger.cancelWorkflowRun(sql, runId, { ...ALL, [field]: value });
+    },
+  })),
+  {
+    field: "expireWorkflowGates limit",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.expireWorkflowGates(sql, { limit: value }),
+  },
+  ...["limit", "olderThanMs", "expiresIdempotencyKeys"].map((field): Attack => ({
+    field: `deleteFinishedWorkflowRuns ${field}`,
+    values: field === "expiresIdempotencyKeys" ? BOOLEANS : [...HOSTILE_NUMBERS, 3_155_760_000_000, 1e14],
+    call: (value, { sql }) => runledger.deleteFinishedWorkflowRuns(sql, { olderThanMs: 3_600_000, [field]: value }),
+  })),
+  ...["getWorkflowRun", "listWorkflowSteps", "listWorkflowStepDependencies", "listWorkflowRunMutations"].flatMap(
+    (name): Attack[] => {
+      const read = runledger[name as "getWorkflowRun"];
+      return [
+        { field: `${name} runId`, values: IDS, call: (value, { sql }) => read(sql, value, ALL) },
+        {
+          field: `${name} scope`,
+          values: [...TEXTS, undefined, ...IDS.map((organizationId) => ({ organizationId }))],
+          call: (value, { sql, runId }) => read(sql, runId, { scope: value }),
+        },
+      ];
+    },
+  ),
+  ...["afterPosition", "limit"].map((field): Attack => ({
+    field: `listWorkflowSteps ${field}`,
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, runId }) => runledger.listWorkflowSteps(sql, runId, { ...ALL, [field]: value }),
+  })),
+  ...["timeoutMs", "pollIntervalMs"].map((field): Attack => ({
+    field: `getWorkflowResult ${field}`,
+    // A long wait is what a large number asks for.
+    values: HOSTILE_NUMBERS.filter((value) => field !== "timeoutMs" || !(Number(value) >= 0.5)),
+    call: (value, { sql, runId }) => runledger.getWorkflowResult(sql, runId, { ...ALL, [field]: value }),
+  })),
+
   // Definitions and configs
   ...["version", "maxAttempts", "timeoutSeconds", "priority"].map((field): Attack => ({
     field: `upsertJobDefinitions ${field}`,
@@ -504,6 +652,7 @@ Deno.test("each field of each public function takes hostile values or refuses th
     jobId,
     succeededId: (await jobIn(sql, "SUCCEEDED")).jobId,
     deadId: (await jobIn(sql, "DEAD_LETTERED")).jobId,
+    runId: (await runledger.enqueueWorkflowRun(sql, gateRun())).runId,
   };
   const leaks: string[] = [];
   for (const { field, values, call } of ATTACKS) {
