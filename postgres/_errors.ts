@@ -58,6 +58,13 @@ const CONSTRAINT_CODES: Readonly<Record<string, RunledgerErrorCode>> = {
   job_runtime_configs_config_check: "job.invalid_request",
   job_runtime_configs_job_type_fkey: "job.definition_not_found",
   job_runtime_configs_schema_version_check: "job.invalid_request",
+  workflow_run_mutations_pkey: "workflow.append_conflicting_retry",
+  workflow_runs_active_unique: "workflow.recovery_active_constraint",
+  workflow_runs_idempotency_unique: "workflow.enqueue_conflicting_retry",
+  workflow_runs_recovery_unique: "workflow.recovery_request_conflict",
+  workflow_step_dependencies_pkey: "workflow.invalid_dag_duplicate_dependency",
+  workflow_step_dependencies_self_check: "workflow.invalid_dag_self_dependency",
+  workflow_steps_key_unique: "workflow.invalid_dag_duplicate_step_key",
 };
 
 /** SQLSTATEs that a functions of this schema raises: the message is one of our codes, the detail client-safe JSON. */

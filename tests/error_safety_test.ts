@@ -6,7 +6,7 @@
 
 import { ERROR_CATALOGUE, ERROR_CODES, isRunledgerError } from "@runledger/core";
 import type { RunledgerError, RunledgerErrorCode } from "@runledger/core";
-import { enqueueJob, settleJob, upsertJobRuntimeConfig } from "@runledger/postgres";
+import { enqueueJob, enqueueWorkflowRun, settleJob, upsertJobRuntimeConfig } from "@runledger/postgres";
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import type { Sql } from "postgres";
@@ -18,7 +18,7 @@ import { printedForms } from "./support/printed_forms.ts";
 /** A value that marks what a client must not see. */
 const SECRET = "hunter2-0b1c";
 
-/** How to violate each constraint that has a code of its own. `job` is an enqueued job. */
+/** How to violate each constraint that has a code of its own. There are one keyed job and one workflow run with one gate. */
 const VIOLATIONS: Readonly<Record<string, readonly [code: RunledgerErrorCode, statement: string]>> = {
   job_dead_letters_job_fkey: [
     "job.not_found",
@@ -92,6 +92,49 @@ const VIOLATIONS: Readonly<Record<string, readonly [code: RunledgerErrorCode, st
     "job.invalid_request",
     `insert into runledger.job_runtime_configs (job_type, schema_version, config) values ('a', 0, '{"a": "${SECRET}"}')`,
   ],
+  workflow_run_mutations_pkey: [
+    "workflow.append_conflicting_retry",
+    `insert into runledger.workflow_run_mutations (run_id, mutation_key, mutation_kind, request)
+     select id, '${SECRET}', 'APPEND_STEPS', '1' from runledger.workflow_runs, generate_series(1, 2)`,
+  ],
+  workflow_runs_active_unique: [
+    "workflow.recovery_active_constraint",
+    `insert into runledger.workflow_runs (
+       id, workflow_type, status, step_count, open_count, waiting_count, active_key, enqueue_request
+     ) select gen_random_uuid(), '${SECRET}', 'RUNNING', 1, 1, 0, active_key, '{}' from runledger.workflow_runs`,
+  ],
+  workflow_runs_idempotency_unique: [
+    "workflow.enqueue_conflicting_retry",
+    `insert into runledger.workflow_runs (
+       id, workflow_type, status, step_count, open_count, waiting_count, idempotency_key, enqueue_request
+     ) select gen_random_uuid(), workflow_type, 'RUNNING', 1, 1, 0, idempotency_key, '"${SECRET}"'
+       from runledger.workflow_runs`,
+  ],
+  workflow_runs_recovery_unique: [
+    "workflow.recovery_request_conflict",
+    `insert into runledger.workflow_runs (
+       id, workflow_type, status, step_count, open_count, waiting_count, recovery_of_run_id, recovery_key,
+       recovery_mode, enqueue_request
+     ) select gen_random_uuid(), 'w', 'RUNNING', 1, 1, 0, id, '${SECRET}', 'REPLAY', '1'
+       from runledger.workflow_runs, generate_series(1, 2)`,
+  ],
+  workflow_step_dependencies_pkey: [
+    "workflow.invalid_dag_duplicate_dependency",
+    `insert into runledger.workflow_step_dependencies (prerequisite_step_id, dependent_step_id, release_mode)
+     select id, run_id, 'ON_SUCCESS' from runledger.workflow_steps, generate_series(1, 2)`,
+  ],
+  workflow_step_dependencies_self_check: [
+    "workflow.invalid_dag_self_dependency",
+    `insert into runledger.workflow_step_dependencies (prerequisite_step_id, dependent_step_id, release_mode)
+     select id, id, 'ON_SUCCESS' from runledger.workflow_steps`,
+  ],
+  workflow_steps_key_unique: [
+    "workflow.invalid_dag_duplicate_step_key",
+    `insert into runledger.workflow_steps (
+       id, run_id, step_key, position, execution_kind, status, dependency_count, pending_count, released_at, payload
+     ) select gen_random_uuid(), run_id, step_key, 9, 'EXTERNAL', 'WAITING_FOR_EXTERNAL', 0, 0, now(), '"${SECRET}"'
+       from runledger.workflow_steps`,
+  ],
 };
 
 /** Runs raw SQL that must be refused, undoes it, and gives what a caller of this library would have been given. */
@@ -114,6 +157,13 @@ Deno.test("each constraint with a meaning of its own has its own code, and none 
   await using database = await openTestDatabase({ checks: false });
   const { sql } = database;
   await enqueueJob(sql, request({ idempotencyKey: `${SECRET}-key`, payload: SECRET }));
+  await enqueueWorkflowRun(sql, {
+    workflowType: "w",
+    metadata: SECRET,
+    idempotencyKey: SECRET,
+    activeKey: SECRET,
+    steps: [{ executionKind: "EXTERNAL", stepKey: `${SECRET}-step`, payload: SECRET, dependencies: [] }],
+  });
   for (const [constraint, [code, statement]] of Object.entries(VIOLATIONS)) {
     const refusal = await refusalOf(sql, statement);
     assert.equal(refusal.code, code, `${constraint}: ${refusal.internalMessage}`);
@@ -174,8 +224,10 @@ Deno.test("neither payload nor output nor lease token shows in an error of their
 /** Codes whose feature is still to come. Whoever throws one strikes it off. */
 const AWAITED: readonly RunledgerErrorCode[] = [
   "job.unstarted_claim_release_not_applicable",
-  "job.workflow_requeue_not_supported",
   "job_definition.active_schedule_exists",
+  "workflow.append_mutation_key_blank",
+  "workflow.step_not_found",
+  "workflow.unsupported_isolation",
 ];
 
 /** The text of the packages and migrations, without tests, generated copies and the catalogue itself. */
@@ -198,7 +250,9 @@ Deno.test("every code that the sources throw, store or document is in the catalo
   const unknown: string[] = [];
   for (const [file, text] of await readSources()) {
     for (const [, code] of text.matchAll(quoted)) {
-      if (!Object.hasOwn(ERROR_CATALOGUE, code as string)) unknown.push(`${file}: ${code}`);
+      // The beginning of a code that is put together, such as `workflow.invalid_dag_${problem}`.
+      const isBeginning = code?.endsWith("_") === true && ERROR_CODES.some((known) => known.startsWith(code));
+      if (!isBeginning && !Object.hasOwn(ERROR_CATALOGUE, code as string)) unknown.push(`${file}: ${code}`);
     }
   }
   assert.deepEqual(unknown, []);
@@ -210,7 +264,7 @@ Deno.test("every code of the catalogue is thrown somewhere, or says that it is o
   const idle = ERROR_CODES.filter((code) =>
     !isUsed(code) && !/^(?:Stored failure|Abort reason)\b/.test(ERROR_CATALOGUE[code].cause)
   );
-  assert.deepEqual(idle, AWAITED);
+  assert.deepEqual(idle.sort(), [...AWAITED].sort());
 });
 
 Deno.test("a function of the schema raises codes of the catalogue only, as RL000", async () => {
