@@ -5,7 +5,8 @@
  */
 
 import type { JsonValue } from "@runledger/core";
-import { claimJobs, enqueueJobs, settleJobs, upsertJobDefinitions } from "@runledger/postgres";
+import type { ClaimCursor } from "@runledger/postgres";
+import { claimJobs, createClaimCursor, enqueueJobs, settleJobs, upsertJobDefinitions } from "@runledger/postgres";
 import type postgres from "postgres";
 import { claimAndSettleAtCeiling, createCeiling, enqueueAtCeiling } from "./ceiling.ts";
 import type { BenchDatabase } from "./server.ts";
@@ -32,6 +33,7 @@ export async function openRunledger(
   const [sql] = database.connections;
   const settings = { version: 1, maxAttempts: 3, timeoutSeconds: 300, priority: 0 };
   await upsertJobDefinitions(sql, jobTypes.map((type) => ({ type, ...settings })));
+  const cursors = [createClaimCursor(), createClaimCursor()] as const;
   return {
     database,
     enqueue: async (on, payloads) => {
@@ -40,7 +42,12 @@ export async function openRunledger(
     },
     claimAndSettle: async (connection, limit) => {
       const on = database.connections[connection] as postgres.Sql;
-      const jobs = await claimJobs(on, { jobTypes, workerId: `worker-${connection}`, limit });
+      const jobs = await claimJobs(on, {
+        jobTypes,
+        workerId: `worker-${connection}`,
+        limit,
+        cursor: cursors[connection] as ClaimCursor,
+      });
       const settled = await settleJobs(on, jobs.map((lease) => ({ lease, outcome: { kind: "succeeded" } })));
       if (!settled.every((result) => result.settled)) throw new Error("a lease was lost during the benchmark");
       return jobs.length;
