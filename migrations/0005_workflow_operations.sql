@@ -225,6 +225,7 @@ begin
     waiting_count = 0,
     status_reason = coalesce(note ->> 'reason', 'CANCELED')
   where run.id = target_run_id;
+  perform pg_notify('runledger_workflow_run_ended', target_run_id::text);
   return jsonb_build_object(
     'is_applied', true, 'status', 'CANCELED', 'lease_quiesces_at', extract(epoch from quiesces_at)
   );

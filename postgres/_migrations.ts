@@ -1228,13 +1228,23 @@ begin
       ) as tally
       left join moved on moved.run_id = tally.run_id
       where run.id = tally.run_id
+      returning run.id, run.finished_at, run.enqueue_request ? 'result_step_key' as has_result
+    ),
+    -- Somebody may be waiting for the result. NOTIFY takes a lock of the whole database at commit, so runs without a
+    -- declared result do without.
+    notified as materialized (
+      select count(pg_notify('runledger_workflow_run_ended', rolled.id::text)) as notifications
+      from rolled
+      where rolled.finished_at is not null
+        and rolled.has_result
     )
     select jsonb_agg(jsonb_build_object(
       'run_id', moved.run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0, 'steps', moved.steps
     ))
     into wave
-    from moved
-    where moved.canceled > 0;
+    from notified
+    left join moved on moved.canceled > 0
+    having count(moved.run_id) > 0;
   end loop;
 end
 $fn$;
@@ -1551,6 +1561,7 @@ begin
     waiting_count = 0,
     status_reason = coalesce(note ->> 'reason', 'CANCELED')
   where run.id = target_run_id;
+  perform pg_notify('runledger_workflow_run_ended', target_run_id::text);
   return jsonb_build_object(
     'is_applied', true, 'status', 'CANCELED', 'lease_quiesces_at', extract(epoch from quiesces_at)
   );

@@ -356,7 +356,17 @@ export interface GetWorkflowResultOptions {
   readonly pollIntervalMs?: number;
   /** Ends the wait: the call rejects with its reason. Nothing happens to the run. */
   readonly signal?: AbortSignal;
+  /**
+   * Has `wake` called when runs end, so that the wait ends sooner than the next poll: listens on
+   * {@linkcode WORKFLOW_RUN_ENDED_CHANNEL} and gives what ends the listening. With postgres.js:
+   * `async (wake) => (await sql.listen(WORKFLOW_RUN_ENDED_CHANNEL, wake)).unlisten`. Wake-ups may be lost or too many;
+   * polling goes on beside them.
+   */
+  readonly listen?: (wake: () => void) => Promise<() => unknown>;
 }
+
+/** The channel that PostgreSQL notifies, with the run's id, when a run ends that declares a result or is cancelled. */
+export const WORKFLOW_RUN_ENDED_CHANNEL = "runledger_workflow_run_ended";
 
 // index: workflow_runs_pkey, workflow_steps_key_unique, job_queue_pkey. no row: no such run in scope.
 const GET_RESULT = `
@@ -374,7 +384,7 @@ where run.id = $1::uuid
 /**
  * Gives the output of a run's result step, once the run has succeeded.
  *
- * Looks at once, then polls until the time is over. Safe to repeat.
+ * Looks at once, then polls until the time is over, woken early where `listen` is given. Safe to repeat.
  *
  * @param db A pool or client; in a transaction of REPEATABLE READ it would never see the run end.
  * @param runId The run.
@@ -389,9 +399,26 @@ export async function getWorkflowResult(
   runId: string,
   options: GetWorkflowResultOptions,
 ): Promise<JsonValue> {
-  const { scope, timeoutMs = 0, pollIntervalMs = 500, signal } = options;
+  const { timeoutMs = 0, pollIntervalMs = 500, listen } = options;
   if (!(timeoutMs >= 0)) throw new RangeError(`Cannot wait for '${timeoutMs}' ms: timeoutMs must be 0 or more`);
   if (!(pollIntervalMs >= 1)) throw new RangeError(`Cannot poll each '${pollIntervalMs}' ms: it must be 1 or more`);
+  const bell = new Bell();
+  // Listening begins before the first look: a run that ends between the two is not missed.
+  const unlisten = timeoutMs > 0 ? await listen?.(() => bell.ring()) : undefined;
+  try {
+    return await pollWorkflowResult(db, runId, { ...options, timeoutMs, pollIntervalMs }, bell);
+  } finally {
+    await unlisten?.();
+  }
+}
+
+async function pollWorkflowResult(
+  db: Queryable,
+  runId: string,
+  options: GetWorkflowResultOptions & { readonly timeoutMs: number; readonly pollIntervalMs: number },
+  bell: Bell,
+): Promise<JsonValue> {
+  const { scope, timeoutMs, pollIntervalMs, signal } = options;
   const values = [uuidValue("runId", runId), ...scopeValues(scope)];
   const started = performance.now();
   while (true) {
@@ -410,22 +437,35 @@ export async function getWorkflowResult(
     }
     const left = timeoutMs - (performance.now() - started);
     if (left <= 0) throw new RunledgerError("workflow.result_wait_timeout", { details: { status } });
-    await pause(Math.min(left, pollIntervalMs), signal);
+    await bell.wait(Math.min(left, pollIntervalMs), signal);
   }
 }
 
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const end = () => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", end);
-      resolve();
-    }, Math.min(ms, 2_147_483_647));
-    signal?.addEventListener("abort", end, { once: true });
-  });
+/** Waits that a ring ends early. A ring while nobody waits ends the next wait at once. */
+class Bell {
+  #hasRung = false;
+  #end: (() => void) | undefined;
+
+  ring(): void {
+    this.#hasRung = true;
+    this.#end?.();
+  }
+
+  async wait(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    if (!this.#hasRung) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(() => this.#end?.(), Math.min(ms, 2_147_483_647));
+        this.#end = () => {
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", this.#end as () => void);
+          this.#end = undefined;
+          resolve();
+        };
+        signal?.addEventListener("abort", this.#end, { once: true });
+      });
+    }
+    this.#hasRung = false;
+  }
 }
 
 function readRunStatus(row: Row, column: string): WorkflowRunStatus {

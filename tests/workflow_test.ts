@@ -23,6 +23,7 @@ import {
   requeueJob,
   settleJob,
   settleJobs,
+  WORKFLOW_RUN_ENDED_CHANNEL,
 } from "@runledger/postgres";
 import type { ClaimedJob } from "@runledger/postgres";
 import type postgres from "postgres";
@@ -123,6 +124,31 @@ Deno.test("steps run after their prerequisites, and get their outputs with the c
     (await listWorkflowStepDependencies(sql, runId, ALL)).map((edge) => Object.values(edge).join(" ")),
     ["a b ON_SUCCESS", "a c ON_TERMINAL", "b d ON_SUCCESS", "c d ON_SUCCESS"],
   );
+});
+
+Deno.test("waiting for a result ends with the run where there is a listener, and with the signal", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const listen = async (wake: () => void) => (await sql.listen(WORKFLOW_RUN_ENDED_CHANNEL, wake)).unlisten;
+  const { runId } = await enqueueWorkflowRun(sql, run([job("a")], { resultStepKey: "a" }));
+  const hour = { scope: "all", timeoutMs: 3_600_000, pollIntervalMs: 3_600_000 } as const;
+  const stop = new AbortController();
+  const stopped = getWorkflowResult(sql, runId, { ...hour, signal: stop.signal });
+  const reason = new Error("enough");
+  stop.abort(reason);
+  await assert.rejects(stopped, reason);
+  const listening = Promise.withResolvers<void>();
+  const waiting = getWorkflowResult(sql, runId, {
+    ...hour,
+    listen: async (wake) => {
+      const unlisten = await listen(wake);
+      listening.resolve();
+      return unlisten;
+    },
+  });
+  await listening.promise;
+  await drain(sql);
+  assert.deepEqual(await waiting, { of: "a" });
 });
 
 Deno.test("a failure cancels what needed it, wave after wave, and lets run what only waited for its end", async () => {
