@@ -110,6 +110,7 @@ export {
   listWorkflowRunMutations,
   listWorkflowStepDependencies,
   listWorkflowSteps,
+  WORKFLOW_RUN_ENDED_CHANNEL,
 } from "./workflow_queries.ts";
 export type {
   GetWorkflowResultOptions,
