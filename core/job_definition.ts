@@ -112,7 +112,7 @@ export interface JobDefinition<
    * `details.path` and up to ten `details.paths`; `job.invalid_request` when an option cannot be.
    * @throws {TypeError} When the schema answers with a promise.
    */
-  request(payload: PayloadInput, options?: JobRequestOptions): JobRequest;
+  request(payload: PayloadInput, options?: JobRequestOptions): JobRequest<Output>;
 
   /**
    * Makes a request as {@linkcode JobDefinition.request} does, with a schema that may be asynchronous.
@@ -122,7 +122,7 @@ export interface JobDefinition<
    * @returns A plain record for `enqueueJob`.
    * @throws {RunledgerError} `job.invalid_payload` or `job.invalid_request`, by rejection.
    */
-  requestAsync(payload: PayloadInput, options?: JobRequestOptions): Promise<JobRequest>;
+  requestAsync(payload: PayloadInput, options?: JobRequestOptions): Promise<JobRequest<Output>>;
 
   /**
    * Gives a handler its payload: checked and converted by the schema.
@@ -154,7 +154,7 @@ export interface JobDefinition<
 }
 
 /** Any job definition, for collections of them. */
-export type AnyJobDefinition = JobDefinition<never, unknown, never, unknown>;
+export type AnyJobDefinition = JobDefinition<never, unknown, unknown, unknown>;
 
 /** The payload that handlers of a definition are given. */
 export type PayloadOf<Definition> = Definition extends
@@ -207,8 +207,8 @@ export function defineJob<
   assertSpec(spec);
   const { type, payload: payloadSchema, output: outputSchema } = spec;
 
-  function requestOf(payload: JsonValue, options: JobRequestOptions): JobRequest {
-    const request: JobRequest = { jobType: type, payload, ...options };
+  function requestOf(payload: JsonValue, options: JobRequestOptions): JobRequest<Output> {
+    const request: JobRequest<Output> = { jobType: type, payload, ...options };
     assertJobRequest(request);
     return request;
   }
@@ -221,7 +221,7 @@ export function defineJob<
     priority: spec.priority ?? DEFAULT_PRIORITY,
     retry: spec.retry ?? "default",
 
-    request(payload: PayloadInput, options: JobRequestOptions = {}): JobRequest {
+    request(payload: PayloadInput, options: JobRequestOptions = {}): JobRequest<Output> {
       const json = jsonFormOf(payload, PAYLOAD);
       if (payloadSchema !== undefined) {
         const checked = converted(payloadSchema, json, PAYLOAD);
@@ -233,7 +233,7 @@ export function defineJob<
       return requestOf(json, options);
     },
 
-    async requestAsync(payload: PayloadInput, options: JobRequestOptions = {}): Promise<JobRequest> {
+    async requestAsync(payload: PayloadInput, options: JobRequestOptions = {}): Promise<JobRequest<Output>> {
       const json = jsonFormOf(payload, PAYLOAD);
       if (payloadSchema !== undefined) await converted(payloadSchema, json, PAYLOAD);
       return requestOf(json, options);

@@ -38,12 +38,18 @@ export interface JobRequestOptions {
   readonly stage?: EnqueueStage;
 }
 
-/** A job that is asked for: plain data, usually made by {@linkcode JobDefinition.request}. */
-export interface JobRequest extends JobRequestOptions {
+/**
+ * A job that is asked for: plain data, usually made by {@linkcode JobDefinition.request}.
+ *
+ * @typeParam Output What its handler returns, if that is known.
+ */
+export interface JobRequest<Output = unknown> extends JobRequestOptions {
   /** Which kind of job; at most 255 bytes of UTF-8. */
   readonly jobType: string;
   /** What the handler is given: any JSON value. */
   readonly payload: JsonValue;
+  /** For the compiler only, never set: what a request of this kind of job leads to. */
+  readonly "~output"?: Output;
 }
 
 const FIELDS: ReadonlySet<string> = new Set<keyof JobRequest>([

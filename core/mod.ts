@@ -92,6 +92,22 @@ export { JOB_EVENT_TYPES, replayJobEvents, REQUEUE_KINDS } from "./job_event.ts"
 export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
 
 // Workflows: runs, their steps and what they wait for.
+export { WorkflowDagBuilder } from "./workflow_dag_builder.ts";
+export type { WorkflowExternalStepOptions, WorkflowJobStepOptions } from "./workflow_dag_builder.ts";
+export { WorkflowRunEnqueueBuilder, WorkflowStepEnqueueBuilder } from "./workflow_enqueue_builders.ts";
+export type { WorkflowRunSetting, WorkflowStepSetting } from "./workflow_enqueue_builders.ts";
+export type {
+  AnyWorkflowGraph,
+  DeclaredStepKey,
+  EmptyWorkflowGraph,
+  KnownStepOutput,
+  NewStepKey,
+  WithDependencies,
+  WithStep,
+  WorkflowPrerequisite,
+  WorkflowPrerequisites,
+  WorkflowStepKeys,
+} from "./workflow_prerequisites.ts";
 export { assertWorkflowRunRequest, assertWorkflowStepAppend } from "./workflow_validation.ts";
 export {
   canonicalWorkflowRequest,

@@ -81,8 +81,12 @@ export interface WorkflowExternalStepRequest {
 /** One step of a workflow run. */
 export type WorkflowStepRequest = WorkflowJobStepRequest | WorkflowExternalStepRequest;
 
-/** A workflow run that is asked for: plain data, usually made by {@linkcode WorkflowDagBuilder}. */
-export interface WorkflowRunRequest {
+/**
+ * A workflow run that is asked for: plain data, usually made by {@linkcode WorkflowDagBuilder}.
+ *
+ * @typeParam Graph What the compiler knows of its graph, see {@linkcode WorkflowPrerequisites}.
+ */
+export interface WorkflowRunRequest<Graph = unknown> {
   /** Which kind of workflow; at most 255 bytes of UTF-8. */
   readonly workflowType: string;
   /** Whatever the producer wants to keep with the run: any JSON value. */
@@ -97,6 +101,8 @@ export interface WorkflowRunRequest {
   readonly resultStepKey?: string;
   /** Its steps, in the order in which they were declared. */
   readonly steps: readonly WorkflowStepRequest[];
+  /** For the compiler only, never set: what it knows of the graph. */
+  readonly "~graph"?: Graph;
 }
 
 /** A {@linkcode WorkflowDependency} in canonical form. */

@@ -1,0 +1,425 @@
+/**
+ * Builders for code that makes up steps and runs as it goes: every setting can be set and cleared, and nothing is checked
+ * before `build()`.
+ *
+ * @module
+ */
+
+import { AppendLog } from "./_append_log.ts";
+import type { EnqueueStage } from "./job_status.ts";
+import type { JsonValue } from "./json.ts";
+import type { GateTimeout, WorkflowDependency, WorkflowRunRequest, WorkflowStepRequest } from "./workflow_run.ts";
+import type { ReleaseMode } from "./workflow_status.ts";
+import { assertStep, assertWorkflowRunRequest } from "./workflow_validation.ts";
+
+/** What a step is from the start. */
+type StepBase =
+  | {
+    readonly executionKind: "JOB";
+    readonly stepKey: string;
+    readonly jobType: string;
+    readonly payload: JsonValue;
+  }
+  | { readonly executionKind: "EXTERNAL"; readonly stepKey: string; readonly payload: JsonValue };
+
+/** The settings of a step, of either kind: `build()` refuses those of the other kind. */
+interface StepSettings {
+  readonly organizationId?: string;
+  readonly priority?: number;
+  readonly maxAttempts?: number;
+  readonly timeoutSeconds?: number;
+  readonly stage?: EnqueueStage;
+  readonly allowsContinuation?: boolean;
+  readonly timeout?: GateTimeout;
+}
+
+/** What {@linkcode WorkflowStepEnqueueBuilder.clear} can take back. */
+export type WorkflowStepSetting =
+  | "organization"
+  | "priority"
+  | "maxAttempts"
+  | "timeoutSeconds"
+  | "stage"
+  | "allowContinuation"
+  | "gateTimeout";
+
+const STEP_FIELDS: Readonly<Record<WorkflowStepSetting, keyof StepSettings>> = {
+  organization: "organizationId",
+  priority: "priority",
+  maxAttempts: "maxAttempts",
+  timeoutSeconds: "timeoutSeconds",
+  stage: "stage",
+  allowContinuation: "allowsContinuation",
+  gateTimeout: "timeout",
+};
+
+/**
+ * Builds one {@linkcode WorkflowStepRequest}. Immutable: each call gives a new builder and leaves the old one as it is, so
+ * that one can serve as the template of many.
+ *
+ * @example
+ * ```ts
+ * import { WorkflowStepEnqueueBuilder } from "@runledger/core";
+ * import assert from "node:assert/strict";
+ *
+ * const urgent = WorkflowStepEnqueueBuilder.job("notify", "email.send", { to: "ada@example.com" })
+ *   .priority(10)
+ *   .dependsOnTerminal(["charge"]);
+ *
+ * assert.deepEqual(urgent.clear("priority").build(), {
+ *   executionKind: "JOB",
+ *   stepKey: "notify",
+ *   jobType: "email.send",
+ *   payload: { to: "ada@example.com" },
+ *   dependencies: [{ prerequisiteStepKey: "charge", releaseMode: "ON_TERMINAL" }],
+ * });
+ * assert.throws(() => urgent.maxAttempts(0).build(), { code: "workflow.invalid_dag_step_max_attempts_non_positive" });
+ * ```
+ */
+export class WorkflowStepEnqueueBuilder {
+  readonly #base: StepBase;
+  readonly #settings: StepSettings;
+  readonly #dependencies: readonly WorkflowDependency[];
+
+  private constructor(base: StepBase, settings: StepSettings, dependencies: readonly WorkflowDependency[]) {
+    this.#base = base;
+    this.#settings = settings;
+    this.#dependencies = dependencies;
+  }
+
+  /**
+   * Begins a step that a job carries out.
+   *
+   * @param stepKey Its name, unique within the run; at most 512 bytes of UTF-8.
+   * @param jobType Which kind of job; at most 255 bytes of UTF-8.
+   * @param payload What the handler is given: any JSON value.
+   * @returns A builder.
+   */
+  static job(stepKey: string, jobType: string, payload: JsonValue): WorkflowStepEnqueueBuilder {
+    return new WorkflowStepEnqueueBuilder({ executionKind: "JOB", stepKey, jobType, payload }, {}, []);
+  }
+
+  /**
+   * Begins a gate: a step that is completed from outside.
+   *
+   * @param stepKey Its name, unique within the run; at most 512 bytes of UTF-8.
+   * @param payload Shown to whoever is to complete it. @default null
+   * @returns A builder.
+   */
+  static external(stepKey: string, payload: JsonValue = null): WorkflowStepEnqueueBuilder {
+    return new WorkflowStepEnqueueBuilder({ executionKind: "EXTERNAL", stepKey, payload }, {}, []);
+  }
+
+  /**
+   * Gives the step to a tenant of its own. Without one it belongs to the run's.
+   *
+   * @param organizationId A UUID.
+   * @returns A new builder.
+   */
+  organization(organizationId: string): WorkflowStepEnqueueBuilder {
+    return this.#with({ organizationId });
+  }
+
+  /**
+   * Sets the priority of the job.
+   *
+   * @param priority Higher goes first; any 32-bit integer.
+   * @returns A new builder.
+   */
+  priority(priority: number): WorkflowStepEnqueueBuilder {
+    return this.#with({ priority });
+  }
+
+  /**
+   * Sets how often the job may be tried.
+   *
+   * @param maxAttempts From 1.
+   * @returns A new builder.
+   */
+  maxAttempts(maxAttempts: number): WorkflowStepEnqueueBuilder {
+    return this.#with({ maxAttempts });
+  }
+
+  /**
+   * Sets how long one attempt of the job may run.
+   *
+   * @param timeoutSeconds In seconds, from 1.
+   * @returns A new builder.
+   */
+  timeoutSeconds(timeoutSeconds: number): WorkflowStepEnqueueBuilder {
+    return this.#with({ timeoutSeconds });
+  }
+
+  /**
+   * Sets what is shown to people while the job waits.
+   *
+   * @param stage The stage. Without it, `queued`.
+   * @returns A new builder.
+   */
+  stage(stage: EnqueueStage): WorkflowStepEnqueueBuilder {
+    return this.#with({ stage });
+  }
+
+  /**
+   * Sets whether the handler may end a slice and continue, see {@linkcode continueNow}.
+   *
+   * @param allowsContinuation Whether it may. @default true
+   * @returns A new builder.
+   */
+  allowContinuation(allowsContinuation: boolean = true): WorkflowStepEnqueueBuilder {
+    return this.#with({ allowsContinuation });
+  }
+
+  /**
+   * Sets what happens to the gate when nobody completes it.
+   *
+   * @param timeout When, and how it is completed then.
+   * @returns A new builder.
+   */
+  gateTimeout(timeout: GateTimeout): WorkflowStepEnqueueBuilder {
+    return this.#with({ timeout });
+  }
+
+  /**
+   * Takes settings back.
+   *
+   * @param settings Which ones.
+   * @returns A new builder.
+   */
+  clear(...settings: readonly WorkflowStepSetting[]): WorkflowStepEnqueueBuilder {
+    const kept = without(this.#settings, settings.map((setting) => STEP_FIELDS[setting]));
+    return new WorkflowStepEnqueueBuilder(this.#base, kept, this.#dependencies);
+  }
+
+  /**
+   * Adds one dependency.
+   *
+   * @param dependency What the step waits for, and what it asks of it.
+   * @returns A new builder.
+   */
+  dependency(dependency: WorkflowDependency): WorkflowStepEnqueueBuilder {
+    return this.setDependencies([...this.#dependencies, dependency]);
+  }
+
+  /**
+   * Makes the step wait until others have succeeded, beside what it waits for already.
+   *
+   * @param stepKeys What it waits for.
+   * @returns A new builder.
+   */
+  dependsOnSuccess(stepKeys: Iterable<string>): WorkflowStepEnqueueBuilder {
+    return this.#dependingOn(stepKeys, "ON_SUCCESS");
+  }
+
+  /**
+   * Makes the step wait until others have ended, no matter how, beside what it waits for already.
+   *
+   * @param stepKeys What it waits for.
+   * @returns A new builder.
+   */
+  dependsOnTerminal(stepKeys: Iterable<string>): WorkflowStepEnqueueBuilder {
+    return this.#dependingOn(stepKeys, "ON_TERMINAL");
+  }
+
+  /**
+   * Replaces everything that the step waits for.
+   *
+   * @param dependencies What it waits for from now on.
+   * @returns A new builder.
+   */
+  setDependencies(dependencies: Iterable<WorkflowDependency>): WorkflowStepEnqueueBuilder {
+    return new WorkflowStepEnqueueBuilder(this.#base, this.#settings, [...dependencies]);
+  }
+
+  /**
+   * Checks the step by itself and gives it. Its dependencies are checked with the run.
+   *
+   * @returns Plain data for {@linkcode WorkflowRunEnqueueBuilder.step} or `appendWorkflowSteps`.
+   * @throws {WorkflowBuildError} With the problem, see {@linkcode WorkflowBuildProblem}.
+   */
+  build(): WorkflowStepRequest {
+    const step: WorkflowStepRequest = { ...this.#base, ...this.#settings, dependencies: this.#dependencies };
+    assertStep(step);
+    return step;
+  }
+
+  #with(settings: StepSettings): WorkflowStepEnqueueBuilder {
+    return new WorkflowStepEnqueueBuilder(this.#base, { ...this.#settings, ...settings }, this.#dependencies);
+  }
+
+  #dependingOn(stepKeys: Iterable<string>, releaseMode: ReleaseMode): WorkflowStepEnqueueBuilder {
+    if (typeof stepKeys === "string") throw new TypeError('Step keys must be a list, such as ["fetch"]');
+    const added = Array.from(stepKeys, (prerequisiteStepKey) => ({ prerequisiteStepKey, releaseMode }));
+    return this.setDependencies([...this.#dependencies, ...added]);
+  }
+}
+
+interface RunSettings {
+  readonly organizationId?: string;
+  readonly idempotencyKey?: string;
+  readonly activeKey?: string;
+  readonly resultStepKey?: string;
+}
+
+/** What {@linkcode WorkflowRunEnqueueBuilder.clear} can take back. */
+export type WorkflowRunSetting = "organization" | "idempotencyKey" | "activeKey" | "resultStep";
+
+const RUN_FIELDS: Readonly<Record<WorkflowRunSetting, keyof RunSettings>> = {
+  organization: "organizationId",
+  idempotencyKey: "idempotencyKey",
+  activeKey: "activeKey",
+  resultStep: "resultStepKey",
+};
+
+/**
+ * Builds a {@linkcode WorkflowRunRequest} from steps that were made elsewhere. Immutable: each call gives a new builder and
+ * leaves the old one as it is. Adding n steps takes linear time.
+ *
+ * @example
+ * ```ts
+ * import { WorkflowRunEnqueueBuilder, WorkflowStepEnqueueBuilder } from "@runledger/core";
+ * import assert from "node:assert/strict";
+ *
+ * let run = new WorkflowRunEnqueueBuilder("images.resize").idempotencyKey("album:7");
+ * const names = ["a.png", "b.png"];
+ * for (const name of names) run = run.step(WorkflowStepEnqueueBuilder.job(name, "image.resize", { name }).build());
+ * run = run.step(WorkflowStepEnqueueBuilder.job("index", "album.index", null).dependsOnSuccess(names).build());
+ *
+ * assert.deepEqual(run.build().steps.map((step) => step.stepKey), ["a.png", "b.png", "index"]);
+ * ```
+ */
+export class WorkflowRunEnqueueBuilder {
+  readonly #workflowType: string;
+  readonly #metadata: JsonValue;
+  #settings: RunSettings = {};
+  #steps: AppendLog<WorkflowStepRequest> = new AppendLog();
+
+  /**
+   * Begins a run.
+   *
+   * @param workflowType Which kind of workflow; at most 255 bytes of UTF-8.
+   * @param metadata Whatever the producer wants to keep with the run. @default {}
+   */
+  constructor(workflowType: string, metadata: JsonValue = {}) {
+    this.#workflowType = workflowType;
+    this.#metadata = metadata;
+  }
+
+  /**
+   * Gives the run to a tenant, and with it each step that has no organization of its own.
+   *
+   * @param organizationId A UUID.
+   * @returns A new builder.
+   */
+  organization(organizationId: string): WorkflowRunEnqueueBuilder {
+    return this.#next({ ...this.#settings, organizationId }, this.#steps);
+  }
+
+  /**
+   * Makes the enqueue idempotent for ever, within the workflow type and organization.
+   *
+   * @param idempotencyKey At most 512 bytes of UTF-8.
+   * @returns A new builder.
+   */
+  idempotencyKey(idempotencyKey: string): WorkflowRunEnqueueBuilder {
+    return this.#next({ ...this.#settings, idempotencyKey }, this.#steps);
+  }
+
+  /**
+   * Lets at most one run that has not ended hold a key, within the organization.
+   *
+   * @param activeKey At most 512 bytes of UTF-8.
+   * @returns A new builder.
+   */
+  activeKey(activeKey: string): WorkflowRunEnqueueBuilder {
+    return this.#next({ ...this.#settings, activeKey }, this.#steps);
+  }
+
+  /**
+   * Names the step whose output is the run's result.
+   *
+   * @param resultStepKey A step of the run.
+   * @returns A new builder.
+   */
+  resultStep(resultStepKey: string): WorkflowRunEnqueueBuilder {
+    return this.#next({ ...this.#settings, resultStepKey }, this.#steps);
+  }
+
+  /**
+   * Takes settings back.
+   *
+   * @param settings Which ones.
+   * @returns A new builder.
+   */
+  clear(...settings: readonly WorkflowRunSetting[]): WorkflowRunEnqueueBuilder {
+    return this.#next(without(this.#settings, settings.map((setting) => RUN_FIELDS[setting])), this.#steps);
+  }
+
+  /**
+   * Adds a step.
+   *
+   * @param step The step, with what it waits for.
+   * @returns A new builder.
+   */
+  step(step: WorkflowStepRequest): WorkflowRunEnqueueBuilder {
+    return this.#next(this.#settings, this.#steps.appended(step));
+  }
+
+  /**
+   * Adds steps.
+   *
+   * @param steps The steps, in the order in which they count as declared.
+   * @returns A new builder.
+   */
+  extendSteps(steps: Iterable<WorkflowStepRequest>): WorkflowRunEnqueueBuilder {
+    return this.#next(this.#settings, extended(this.#steps, steps));
+  }
+
+  /**
+   * Replaces all steps.
+   *
+   * @param steps The steps, in the order in which they count as declared.
+   * @returns A new builder.
+   */
+  setSteps(steps: Iterable<WorkflowStepRequest>): WorkflowRunEnqueueBuilder {
+    return this.#next(this.#settings, extended(new AppendLog(), steps));
+  }
+
+  /**
+   * Checks the whole run and gives it. The builder can be used on.
+   *
+   * @returns Plain data for `enqueueWorkflowRun`.
+   * @throws {WorkflowBuildError} With the problem, see {@linkcode WorkflowBuildProblem}.
+   */
+  build(): WorkflowRunRequest {
+    const run = {
+      workflowType: this.#workflowType,
+      metadata: this.#metadata,
+      ...this.#settings,
+      steps: this.#steps.toArray(),
+    };
+    assertWorkflowRunRequest(run);
+    return run;
+  }
+
+  #next(settings: RunSettings, steps: AppendLog<WorkflowStepRequest>): WorkflowRunEnqueueBuilder {
+    const next = new WorkflowRunEnqueueBuilder(this.#workflowType, this.#metadata);
+    next.#settings = settings;
+    next.#steps = steps;
+    return next;
+  }
+}
+
+function extended(
+  log: AppendLog<WorkflowStepRequest>,
+  steps: Iterable<WorkflowStepRequest>,
+): AppendLog<WorkflowStepRequest> {
+  for (const step of steps) log = log.appended(step);
+  return log;
+}
+
+function without<Settings extends object>(settings: Settings, fields: readonly (keyof Settings)[]): Partial<Settings> {
+  const kept: Partial<Settings> = { ...settings };
+  for (const field of fields) delete kept[field];
+  return kept;
+}
