@@ -8,7 +8,11 @@ import { ERROR_CATALOGUE, ERROR_CODES, isRunledgerError } from "@runledger/core"
 import type { RunledgerError, RunledgerErrorCode } from "@runledger/core";
 import { enqueueJob, enqueueWorkflowRun, settleJob, upsertJobRuntimeConfig } from "@runledger/postgres";
 import assert from "node:assert/strict";
-import { readdir, readFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { stripTypeScriptTypes } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Sql } from "postgres";
 import { mapDatabaseError } from "../postgres/_errors.ts";
 import { renderErrorDocs } from "../scripts/write_error_docs.ts";
@@ -219,6 +223,44 @@ Deno.test("neither payload nor output nor lease token shows in an error of their
       assert(!form.includes(SECRET) && !form.includes(lease.leaseToken), `${error.code} gives away: ${form}`);
     }
   }
+});
+
+/** Runs a program with the library's error class under Node, and gives everything that it printed; undefined without Node. */
+async function printUnderNode(program: string): Promise<string | undefined> {
+  const folder = await mkdtemp(join(tmpdir(), "runledger-errors-"));
+  try {
+    for (const name of ["errors", "error_catalogue"]) {
+      const source = await readFile(new URL(`../core/${name}.ts`, import.meta.url), "utf8");
+      await writeFile(join(folder, `${name}.mjs`), stripTypeScriptTypes(source).replaceAll('.ts"', '.mjs"'));
+    }
+    await writeFile(join(folder, "program.mjs"), program);
+    return await new Promise((resolve, reject) => {
+      execFile("node", [join(folder, "program.mjs")], (error, stdout, stderr) => {
+        if (error?.code === "ENOENT") resolve(undefined);
+        else if (error !== null && error.code !== 1) reject(error);
+        else resolve(stdout + stderr);
+      });
+    });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+Deno.test("nothing internal shows under Node either: inspected, nested, as a cause, in a log, or uncaught", async () => {
+  const printed = await printUnderNode(`
+    import { RunledgerError } from "./errors.mjs";
+    import { inspect } from "node:util";
+    const error = new RunledgerError("db.query_failed", {
+      internalMessage: "${SECRET}", cause: new Error("${SECRET}"), details: { field: "payload" },
+    });
+    console.log(error, [{ error }], { ...error }, JSON.stringify(error), String(error), error.stack);
+    console.error(inspect({ error }, { depth: 10, showHidden: true, getters: false }));
+    console.error(new Error("outer", { cause: error }), new AggregateError([error]));
+    throw error;
+  `);
+  if (printed === undefined) return; // no Node here
+  assert(printed.includes("RunledgerError [db.query_failed]: The database refused the statement."), printed);
+  assert(!printed.includes(SECRET), printed);
 });
 
 /** Codes whose feature is still to come. Whoever throws one strikes it off. */
