@@ -4,9 +4,9 @@
  * @module
  */
 
-// Goes on from a CTE `held (job_id, run_number, attempt, kind, next_status, more)` whose job rows are locked and whose
-// leases were checked after the lock. `kind` is the kind of a JobOutcome; `more` holds what only some outcomes carry and
-// is null for a plain success, which keeps the hot path short.
+// Goes on from a CTE `held (ord, job_id, run_number, attempt, kind, next_status, more)` whose job rows are locked and
+// whose leases were checked after the lock. `ord` is its place in the caller's batch, `kind` the kind of a JobOutcome;
+// `more` holds what only some outcomes carry and is null for a plain success, which keeps the hot path short.
 // What the end of a workflow step releases is released here, by the same statement: the caller joins `released` to have
 // it done, and holds the locks of the runs.
 // locks: nothing more. index: job_queue_pkey.
@@ -51,7 +51,8 @@ settled as (
   where queue.id = held.job_id
   returning
     queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
-    queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id, held.kind, held.run_number, held.attempt, held.more,
+    queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id,
+    held.ord, held.kind, held.run_number, held.attempt, held.more,
     case
       when queue.status <> 'DEAD_LETTERED' then null
       when held.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') then 'FAILURE_KIND_NON_RETRYABLE'

@@ -73,7 +73,7 @@ expired as materialized (
 ),
 held as (
   select
-    expired.id as job_id, expired.run_number, expired.attempt, 'failed' as kind,
+    null as ord, expired.id as job_id, expired.run_number, expired.attempt, 'failed' as kind,
     case when expired.attempt >= expired.max_attempts then 'DEAD_LETTERED' else 'PENDING' end as next_status,
     (select jsonb_build_object(
       'failure_kind', 'LEASE_EXPIRED', 'error_code', 'job.lease_expired',
