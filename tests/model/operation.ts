@@ -64,7 +64,10 @@ export async function perform(db: Queryable, operation: Operation): Promise<Oper
   try {
     return { value: await call(db, operation) };
   } catch (error) {
-    if (!isRunledgerError(error) || !error.code.startsWith("job.")) throw error;
+    if (!isRunledgerError(error)) throw error;
+    if (!error.code.startsWith("job.")) {
+      throw new Error(`${operation.op}: ${error.code}: ${error.internalMessage}`, { cause: error });
+    }
     return { refused: error.code, details: error.details ?? {} };
   }
 }

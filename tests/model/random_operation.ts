@@ -6,7 +6,7 @@
  */
 
 import { newId } from "@runledger/core";
-import type { JobLease, JobOutcome, JobRequest } from "@runledger/core";
+import type { JobLease, JobOutcome, JobRequest, JobStatus } from "@runledger/core";
 import fc from "fast-check";
 import { LATER, PAST_TIMES } from "./job_model.ts";
 import type { JobModel } from "./job_model.ts";
@@ -44,9 +44,9 @@ const WEIGHTS = {
   cancel: 2,
   requeue: 3,
   requeueDeadLetters: 1,
-  replay: 2,
+  replay: 3,
   reap: 2,
-  retention: 1,
+  retention: 2,
   setEnabled: 1,
   expire: 3,
   makeDue: 4,
@@ -82,10 +82,14 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
   const { kind, which, how, other } = intent;
   const jobs = [...model.jobs.keys()];
   const jobId = jobs[which % (jobs.length + 1)] ?? NO_LEASE.jobId;
+  const oftenOneIn = (statuses: readonly JobStatus[]): string => {
+    const fit = jobs.filter((id) => statuses.includes(model.jobs.get(id)?.status ?? "PENDING"));
+    return (which % 4 === 0 ? undefined : fit[which % Math.max(fit.length, 1)]) ?? jobId;
+  };
   // Current leases are met twice as often as lost ones.
   const current = leases.filter((lease) => model.jobs.get(lease.jobId)?.leaseToken === lease.leaseToken);
   const choice = [...current, ...current, ...leases];
-  const lease = choice[which % Math.max(choice.length, 1)] ?? NO_LEASE;
+  const lease = altered(choice[which % Math.max(choice.length, 1)] ?? NO_LEASE, other);
   const second = choice[other % Math.max(choice.length, 1)] ?? NO_LEASE;
   const both = second.jobId === lease.jobId ? [lease] : [lease, second];
   const operation = (): Operation => {
@@ -118,15 +122,23 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
       case "requeue":
         return {
           op: "requeue",
-          jobId,
-          expectedStatus: how % 3 === 0 ? "CANCELED" : "DEAD_LETTERED",
-          expectedRunNumber: Math.max(1, (model.jobs.get(jobId)?.runNumber ?? 1) - (other % 5 === 0 ? 1 : 0)),
-          progress: how % 2 === 0 ? "keep" : "reset",
+          jobId: oftenOneIn(["DEAD_LETTERED", "CANCELED"]),
+          expectedStatus: how % 2 === 0 ? "CANCELED" : "DEAD_LETTERED",
+          expectedRunNumber: Math.max(
+            1,
+            (model.jobs.get(oftenOneIn(["DEAD_LETTERED", "CANCELED"]))?.runNumber ?? 1) - (other % 5 === 0 ? 1 : 0),
+          ),
+          progress: how % 4 < 2 ? "keep" : "reset",
         };
       case "requeueDeadLetters":
         return { op: "requeueDeadLetters", limit: 1 + which % 3, ...(how % 2 === 0 ? {} : { jobType: "a" }) };
       case "replay":
-        return { op: "replay", jobId, replayKey: `key ${how % 2}`, reason: `reason ${other % 5 === 0 ? 1 : 0}` };
+        return {
+          op: "replay",
+          jobId: oftenOneIn(["SUCCEEDED"]),
+          replayKey: `key ${how % 2}`,
+          reason: `reason ${other % 5 === 0 ? 1 : 0}`,
+        };
       case "reap":
         return { op: "reap", limit: 1 + which % 5 };
       case "retention":
@@ -144,6 +156,13 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
   if (kind === "expire") return { step: "expire", jobId: lease.jobId };
   if (kind === "makeDue") return { step: "makeDue", jobId };
   return { step: "operation", operation: operation() };
+}
+
+/** Now and then a lease with a true token but another attempt or run, as only a broken caller would give it. */
+function altered(lease: JobLease, number: number): JobLease {
+  if (number === 1) return { ...lease, attempt: lease.attempt + 1 };
+  if (number === 2) return { ...lease, runNumber: lease.runNumber + 1 };
+  return lease;
 }
 
 function plain(number: number): JobRequest {

@@ -1,0 +1,242 @@
+/**
+ * Sessions whose statements wait for a permit each, so that a test decides in which order they run. A statement that waits
+ * for a lock is recognised by `pg_blocking_pids()`, asked from a connection of its own: nothing sleeps.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import process from "node:process";
+import type { StatementRunner } from "@runledger/postgres";
+import postgres from "postgres";
+import { perform } from "../model/operation.ts";
+import type { Operation, OperationResult } from "../model/operation.ts";
+
+/** How the operation of a session is committed. `autocommit` has no transaction around its statements. */
+export type Ending = "commit" | "rollback" | "autocommit";
+
+/** What one session is to do in a run. */
+export interface Part {
+  readonly operation: Operation;
+  readonly ending: Ending;
+}
+
+/** What one session did in a run. Times count the steps of the run. */
+export interface PartReport extends Part {
+  readonly result: OperationResult;
+  /** When its first statement was sent. */
+  readonly startedAt: number;
+  /** When its transaction was over. */
+  readonly endedAt: number;
+  /** How many of its steps had to wait for another session. */
+  readonly blockedSteps: number;
+}
+
+/** What a run did. */
+export interface RunReport {
+  readonly parts: readonly PartReport[];
+  /** The steps as they were sent, for people. */
+  readonly trace: readonly string[];
+}
+
+/** A few connections and the one that watches them. */
+export interface SteppedSessions extends AsyncDisposable {
+  /** Watches, prepares and checks. */
+  readonly admin: postgres.Sql;
+  /**
+   * Runs one part per session, step by step.
+   *
+   * @param parts At most as many as there are sessions.
+   * @param choose Says which of so many sessions goes next.
+   * @throws {Error} Whatever a part threw that is no answer, such as a deadlock.
+   */
+  run(parts: readonly Part[], choose: (of: number) => number): Promise<RunReport>;
+}
+
+interface Connection {
+  readonly sql: postgres.Sql;
+  readonly pid: number;
+}
+
+/** Opens sessions on a database. */
+export async function openSteppedSessions(url: string, count: number): Promise<SteppedSessions> {
+  // A test that hangs says less than one that fails.
+  const options = { max: 1, fetch_types: false, onnotice: () => {}, connection: { statement_timeout: 30_000 } };
+  const admin = postgres(url, options);
+  const connections: Connection[] = [];
+  for (let n = 0; n < count; n++) {
+    const sql = postgres(url, options);
+    const [row] = await sql`select pg_backend_pid() as pid`;
+    connections.push({ sql, pid: row?.["pid"] as number });
+  }
+  return {
+    admin,
+    run: (parts, choose) =>
+      runParts(admin, parts.map((part, index) => new Actor(connections[index] as Connection, part, index)), choose),
+    async [Symbol.asyncDispose]() {
+      for (const { sql } of [...connections, { sql: admin }]) await sql.end({ timeout: 1 });
+    },
+  };
+}
+
+/**
+ * Whether `begin` is a step of its own. It takes no snapshot and no lock, so its place among the steps changes nothing, and
+ * as a part of the first statement's step it makes three times fewer orders.
+ */
+const STEPS_BEGIN = process.env["RUNLEDGER_INTERLEAVING_STEPS_BEGIN"] === "1";
+
+class Actor {
+  readonly name: string;
+  readonly part: Part;
+  readonly connection: Connection;
+  status: "ready" | "busy" | "ended" = "busy";
+  nextStep = "";
+  isInTransaction = false;
+  isBlocked = false;
+  blockedSteps = 0;
+  startedAt = -1;
+  endedAt = -1;
+  result: OperationResult | undefined;
+  error: unknown;
+  changed: Promise<void>;
+  #notify: () => void = () => {};
+  #permit: () => void = () => {};
+
+  constructor(connection: Connection, part: Part, index: number) {
+    this.connection = connection;
+    this.part = part;
+    this.name = String.fromCharCode(65 + index);
+    this.changed = new Promise((resolve) => (this.#notify = resolve));
+  }
+
+  /** Runs until the first step waits for its permit, and to the end as permits come. */
+  async start(): Promise<void> {
+    try {
+      await this.#play();
+    } catch (error) {
+      this.error = error;
+    }
+    this.isInTransaction = false;
+    this.status = "ended";
+    this.#notify();
+  }
+
+  /** Permits the next step. */
+  permit(now: number): void {
+    if (this.startedAt < 0 && this.nextStep !== "begin") this.startedAt = now;
+    this.status = "busy";
+    this.changed = new Promise((resolve) => (this.#notify = resolve));
+    this.#permit();
+  }
+
+  async #play(): Promise<void> {
+    const { sql } = this.connection;
+    const { operation, ending } = this.part;
+    const begin = async () => {
+      if (ending === "autocommit" || this.isInTransaction) return;
+      this.isInTransaction = true;
+      await sql.unsafe("begin", [], { prepare: true });
+    };
+    if (STEPS_BEGIN && ending !== "autocommit") {
+      await this.#step("begin");
+      await begin();
+    }
+    const db: StatementRunner = {
+      query: async (text, values) => {
+        await this.#step(operation.op);
+        await begin();
+        return await sql.unsafe(text, [...values ?? []], { prepare: true });
+      },
+    };
+    try {
+      this.result = await perform(db, operation);
+    } catch (error) {
+      if (ending !== "autocommit") await sql.unsafe("rollback");
+      throw error;
+    }
+    if (ending === "autocommit") return;
+    await this.#step(ending);
+    await sql.unsafe(ending, [], { prepare: true });
+  }
+
+  async #step(name: string): Promise<void> {
+    this.nextStep = name;
+    const permitted = new Promise<void>((resolve) => (this.#permit = resolve));
+    this.status = "ready";
+    this.#notify();
+    await permitted;
+  }
+}
+
+async function runParts(
+  admin: postgres.Sql,
+  actors: readonly Actor[],
+  choose: (of: number) => number,
+): Promise<RunReport> {
+  const trace: string[] = [];
+  const running = actors.map((actor) => actor.start());
+  await Promise.all(actors.map((actor) => actor.changed));
+  let now = 0;
+  while (actors.some(({ status }) => status !== "ended")) {
+    const ready = actors.filter(({ status }) => status === "ready");
+    now++;
+    if (ready.length > 0) {
+      const actor = ready[choose(ready.length)] as Actor;
+      const { nextStep } = actor;
+      actor.permit(now);
+      await settle(admin, actor, actors);
+      trace.push(`${actor.name} ${nextStep}${actor.isBlocked ? " blocks" : ""}`);
+      if (actor.isBlocked) actor.blockedSteps++;
+    }
+    // Whoever waited for a transaction that is over now must go on, or wait for another one.
+    for (const actor of actors) {
+      if (actor.isBlocked) {
+        if (ready.length === 0) await actor.changed; // all wait for each other: the server ends one of them
+        else await settle(admin, actor, actors);
+        if (!actor.isBlocked) trace.push(`${actor.name} goes on`);
+      }
+      if (actor.status === "ended" && actor.endedAt < 0) actor.endedAt = now;
+    }
+  }
+  await Promise.all(running);
+  // Who waited for the last of the others was done with it.
+  for (const actor of actors) if (actor.endedAt < 0) actor.endedAt = now + 1;
+  const failed = actors.find(({ error }) => error !== undefined);
+  if (failed !== undefined) {
+    throw new Error(`${failed.name} failed after: ${trace.join("; ")}`, { cause: failed.error });
+  }
+  return { parts: actors.map(reportOf), trace };
+}
+
+function reportOf(actor: Actor): PartReport {
+  const { part, result, startedAt, endedAt, blockedSteps } = actor;
+  assert(result !== undefined);
+  return { ...part, result, startedAt, endedAt, blockedSteps };
+}
+
+/** Waits until an actor's step is done or waits for another actor. */
+async function settle(admin: postgres.Sql, actor: Actor, actors: readonly Actor[]): Promise<void> {
+  const rivals = actors.filter((other) => other !== actor && (other.isInTransaction || other.status === "busy"));
+  const pids = rivals.map(({ connection }) => connection.pid);
+  while (actor.status === "busy") {
+    if (pids.length === 0) {
+      await actor.changed;
+      break;
+    }
+    const [row] = await Promise.race([actor.changed.then(() => []), blockersOf(admin, actor.connection.pid)]);
+    const blockers = row?.blockers ?? [];
+    if (actor.status === "busy" && blockers.some((pid) => pids.includes(pid))) {
+      actor.isBlocked = true;
+      return;
+    }
+  }
+  actor.isBlocked = false;
+}
+
+function blockersOf(admin: postgres.Sql, pid: number): Promise<readonly { readonly blockers: readonly number[] }[]> {
+  return Promise.resolve(admin.unsafe<{ blockers: number[] }[]>(
+    "select array_to_json(pg_blocking_pids($1::integer)) as blockers",
+    [pid],
+    { prepare: true },
+  ));
+}

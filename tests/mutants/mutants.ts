@@ -1,0 +1,312 @@
+/**
+ * Deliberate defects, each of which a test must find. A defect is a replacement of text, so that it can be read here and in
+ * the code side by side; one that no longer applies fails the run, and must be brought up to date.
+ *
+ * @module
+ */
+
+/** A replacement of text in one file. */
+export interface Edit {
+  /** From the root of the checkout. */
+  readonly file: string;
+  /** The edit applies behind this text, to tell equal passages apart. */
+  readonly after?: string;
+  /** What stands there. Runs of white space count as one blank. */
+  readonly from: string;
+  /** What the mutant has instead. */
+  readonly to: string;
+  /** Whether every place behind `after` is replaced, and not the first alone. */
+  readonly isEverywhere?: boolean;
+}
+
+/** A suite of tests that mutants are tried on; `interleaving` may be narrowed to operations by name. */
+export type Suite = "model" | "clock" | `interleaving ${string}`;
+
+/** A deliberate defect. */
+export interface Mutant {
+  readonly name: string;
+  readonly edits: readonly Edit[];
+  /** What finds it soonest. All other tests are run only if this does not. */
+  readonly suite: Suite;
+}
+
+const SETTLEMENT = "postgres/job_settlement.ts";
+const TAIL = "postgres/_settle_statement.ts";
+const CLAIM = "postgres/job_claim.ts";
+const LEASE = "postgres/job_lease.ts";
+const REAP = "postgres/job_reap.ts";
+const REQUEUE = "postgres/job_requeue.ts";
+const CANCEL = "migrations/0005_workflow_operations.sql";
+const CANCEL_AFTER = "function runledger.cancel_locked_jobs";
+const ENQUEUE = "migrations/0002_enqueue.sql";
+const KEYED_AFTER = "for pass in";
+const RETENTION = "migrations/0003_retention.sql";
+
+function mutant(name: string, suite: Suite, ...edits: readonly Edit[]): Mutant {
+  return { name, suite, edits };
+}
+
+/** Every mutant. */
+export const MUTANTS: readonly Mutant[] = [
+  mutant("settle: expiry not compared", "model", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "and locked.lease_expires_at > clock_timestamp()",
+    to: "",
+  }),
+  mutant("settle: expiry by the start of the transaction", "clock", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "locked.lease_expires_at > clock_timestamp()",
+    to: "locked.lease_expires_at > now()",
+  }),
+  mutant("settle: expiry by the start of the statement", "clock", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "locked.lease_expires_at > clock_timestamp()",
+    to: "locked.lease_expires_at > statement_timestamp()",
+  }),
+  mutant("settle: token not compared", "model", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "and locked.lease_token = input.lease_token",
+    to: "",
+  }),
+  mutant("settle: attempt not compared", "model", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "and locked.attempt = input.attempt",
+    to: "",
+  }),
+  mutant("settle: run not compared", "model", {
+    file: SETTLEMENT,
+    after: "fenced as",
+    from: "and locked.run_number = input.run_number",
+    to: "",
+  }),
+  mutant("settle: job not locked", "interleaving ^succeed$", {
+    file: SETTLEMENT,
+    after: "locked as",
+    from: "order by queue.id for update",
+    to: "order by queue.id",
+  }),
+  mutant("settle: jobs locked in the order given", "interleaving both", {
+    file: SETTLEMENT,
+    after: "locked as",
+    from: "order by queue.id for update",
+    to: "order by array_position(array(select input.job_id from input), queue.id) for update",
+  }),
+  mutant("settle: outcome not posted", "model", {
+    file: TAIL,
+    after: "posted as",
+    from: "from settled union all",
+    to: "from settled where settled.kind <> 'succeeded' union all",
+  }),
+  mutant("settle: dead letter not written", "model", {
+    file: TAIL,
+    after: "buried as",
+    from: "where settled.status = 'DEAD_LETTERED'",
+    to: "where settled.status = 'DEAD_LETTERED' and settled.attempt = 1",
+  }),
+  mutant("settle: snooze costs an attempt", "model", {
+    file: TAIL,
+    from: "when 'snoozed' then queue.attempt - 1",
+    to: "when 'snoozed' then queue.attempt",
+  }),
+  mutant("settle: continuation keeps the attempts", "model", {
+    file: TAIL,
+    from: "case held.kind when 'continued' then 0",
+    to: "case held.kind when 'continued' then queue.attempt",
+  }),
+  mutant("settle: retry forgets the checkpoint", "model", {
+    file: TAIL,
+    from: "checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint)",
+    to: "checkpoint = held.more -> 'checkpoint'",
+  }),
+  mutant("settle: attempts without end", "model", {
+    file: SETTLEMENT,
+    from: "or locked.attempt >= locked.max_attempts",
+    to: "or locked.attempt > locked.max_attempts",
+  }),
+  mutant("settle: calling off clears the last error", "model", {
+    file: TAIL,
+    from: "when held.kind in ('snoozed', 'canceled') then queue.last_error_code",
+    to: "when held.kind in ('snoozed') then queue.last_error_code",
+  }),
+  mutant("claim: waits for rivals", "interleaving ^claim", {
+    file: CLAIM,
+    after: "due as",
+    from: "for update skip locked",
+    to: "for update",
+  }),
+  mutant("claim: counts two attempts", "model", {
+    file: CLAIM,
+    after: "claimed as",
+    from: "attempt = queue.attempt + 1",
+    to: "attempt = least(queue.attempt + 2, queue.max_attempts)",
+  }),
+  mutant("claim: not posted", "model", {
+    file: CLAIM,
+    after: "posted as",
+    from: "from claimed",
+    to: "from claimed where claimed.attempt = 1",
+  }),
+  mutant("claim: ignores the due time", "model", {
+    file: CLAIM,
+    after: "const CLAIM",
+    from: "statement_timestamp()",
+    to: "'infinity'::timestamptz",
+    isEverywhere: true,
+  }),
+  mutant("claim: lowest priority first", "model", {
+    file: CLAIM,
+    after: "candidates as",
+    from: "order by candidate.priority desc",
+    to: "order by candidate.priority",
+  }),
+  mutant("heartbeat: waits for rivals", "interleaving ^heartbeat", {
+    file: LEASE,
+    after: "const HEARTBEAT",
+    from: "for update skip locked",
+    to: "for update",
+  }),
+  mutant("heartbeat: extends an expired lease", "model", {
+    file: LEASE,
+    after: "const HEARTBEAT",
+    from: "and locked.lease_expires_at > clock_timestamp()",
+    to: "",
+  }),
+  mutant("heartbeat: token not compared", "model", {
+    file: LEASE,
+    after: "const HEARTBEAT",
+    from: "and locked.lease_token = input.lease_token",
+    to: "",
+  }),
+  mutant("progress: token not compared", "model", {
+    file: LEASE,
+    after: "const PROGRESS",
+    from: "and locked.lease_token = $4::uuid",
+    to: "and $4::uuid is not null",
+  }),
+  mutant("release: keeps the attempt", "model", {
+    file: LEASE,
+    after: "const RELEASE",
+    from: "attempt = queue.attempt - 1",
+    to: "attempt = queue.attempt",
+  }),
+  mutant("release: of a claim that reported progress", "model", {
+    file: LEASE,
+    after: "const RELEASE",
+    from: "and held.is_unstarted",
+    to: "",
+  }),
+  mutant("release: trusts a ledger that it cannot see", "interleaving ^release", {
+    file: LEASE,
+    after: "const RELEASE",
+    from: "and held.is_ledger_seen",
+    to: "",
+  }),
+  mutant("cancel: not posted", "model", {
+    file: CANCEL,
+    after: CANCEL_AFTER,
+    from: "from canceled",
+    to: "from canceled where false",
+  }),
+  mutant("cancel: overwrites what has ended", "model", {
+    file: "postgres/job_cancel.ts",
+    from: "where locked.status in ('PENDING', 'LEASED')",
+    to: "where locked.status <> 'CANCELED'",
+  }),
+  mutant("reap: takes live leases", "model", {
+    file: REAP,
+    from: "queue.lease_expires_at <= statement_timestamp()",
+    to: "queue.lease_expires_at <= statement_timestamp() + interval '1 day'",
+    isEverywhere: true,
+  }),
+  mutant("reap: attempts without end", "model", {
+    file: REAP,
+    from: "case when expired.attempt >= expired.max_attempts then",
+    to: "case when expired.attempt > expired.max_attempts then",
+  }),
+  mutant("reap: waits for rivals", "interleaving ^reap", {
+    file: REAP,
+    after: "expired as",
+    from: "for update skip locked",
+    to: "for update",
+  }),
+  mutant("requeue: run not compared", "model", {
+    file: REQUEUE,
+    after: "const REQUEUE",
+    from: "and locked.run_number = $5::integer",
+    to: "and $5::integer is not null",
+  }),
+  mutant("requeue: under a lease that still runs", "model", {
+    file: REQUEUE,
+    after: "const REQUEUE",
+    from: "and (locked.lease_expires_at is null or locked.lease_expires_at <= clock_timestamp())",
+    to: "",
+  }),
+  mutant("requeue: reports what is no longer so", "interleaving ^requeue dead letter$", {
+    file: REQUEUE,
+    after: "function requeueJob",
+    from: `if (status !== expectedStatus || runNumber !== expectedRunNumber) return`,
+    to: `if (leaseQuiescesAt === undefined) return`,
+  }),
+  mutant("requeue: dead letter stays", "model", {
+    file: REQUEUE,
+    after: "exhumed as",
+    from: "where letter.job_id = requeued.id",
+    to: "where letter.job_id = requeued.id and requeued.run_number > 2",
+  }),
+  mutant("replay: key not compared", "model", {
+    file: REQUEUE,
+    after: "const REPLAY",
+    from: "and replay.replay_key = $5::text",
+    to: "",
+  }),
+  mutant("enqueue: a key stands for its payload alone", "model", {
+    file: ENQUEUE,
+    after: KEYED_AFTER,
+    from: "where compared.asked <> compared.stands",
+    to: "where compared.asked -> 'payload' <> compared.stands -> 'payload'",
+  }),
+  mutant("enqueue: a key compares with the job as it is", "model", {
+    file: ENQUEUE,
+    after: "existing as",
+    from: "queue.enqueue_request from",
+    to: "queue.enqueue_request || jsonb_build_object('priority', queue.priority) as enqueue_request from",
+    isEverywhere: true,
+  }),
+  mutant("enqueue: does not look again after a race", "interleaving ^enqueue", {
+    file: ENQUEUE,
+    after: KEYED_AFTER,
+    from: "when (select count(*) from fresh) > (select count(*) from inserted)",
+    to: "when false",
+  }),
+  mutant("enqueue: keys inserted in the order given", "interleaving keys", {
+    file: ENQUEUE,
+    after: KEYED_AFTER,
+    from: "order by fresh.job_type, fresh.organization_id, fresh.idempotency_key, fresh.ord",
+    to: "order by fresh.ord",
+  }),
+  mutant("enqueue: not all or nothing", "model", {
+    file: ENQUEUE,
+    from: "where (select undefined.job_types from undefined) is null",
+    to: "",
+  }),
+  mutant("retention: deletes keyed jobs", "model", {
+    file: RETENTION,
+    from: "(queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)",
+    to: "true",
+  }),
+  mutant("retention: deletes what may still run", "model", {
+    file: RETENTION,
+    from: "and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())",
+    to: "",
+  }),
+  mutant("retention: deletes replays before their source", "interleaving ^retention", {
+    file: RETENTION,
+    from: "and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)",
+    to: "",
+  }),
+];
