@@ -238,7 +238,7 @@ export class WorkflowStepEnqueueBuilder {
    * @throws {WorkflowBuildError} With the problem, see {@linkcode WorkflowBuildProblem}.
    */
   build(): WorkflowStepRequest {
-    const step: WorkflowStepRequest = { ...this.#base, ...this.#settings, dependencies: this.#dependencies };
+    const step: WorkflowStepRequest = { ...this.#base, ...this.#settings, dependencies: [...this.#dependencies] };
     assertStep(step);
     return step;
   }
