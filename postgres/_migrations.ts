@@ -586,7 +586,7 @@ revoke all on function runledger.enqueue_jobs(jsonb) from public;
 -- A job with an idempotency key is kept unless expires_keys, since its key stands for ever; a replay is kept while the
 -- job that it replays is there, so that the replay key still finds it; a cancelled job is kept until the lease that it
 -- had has run out; a job of a workflow step goes with its run. Rows that somebody else has locked are left for the next batch.
--- Locks: the jobs it deletes, skipping locked ones. Index: job_queue_finished_index.
+-- Locks: the jobs it deletes and as many more at most, skipping locked ones. Index: job_queue_finished_index.
 create function runledger.delete_finished_jobs(
   statuses jsonb,
   older_than interval,
@@ -596,24 +596,53 @@ create function runledger.delete_finished_jobs(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- A plan made while the tables were empty must not last until they are full.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $fn$
 declare
   deleted_count integer;
 begin
   -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
   perform set_config('runledger.retention', 'on', true);
-  with finished as materialized (
-    select queue.id
-    from runledger.job_queue as queue
-    where (queue.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
-      and queue.finished_at < statement_timestamp() - older_than
-      and statuses ? queue.status
-      and queue.workflow_run_id is null
-      and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
-      and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
-    order by queue.finished_at
+  -- A branch for each half of the index: only so is it read in order, and no further than the limit.
+  with ended as (
+    select unkeyed.id, unkeyed.finished_at
+    from (
+      select queue.id, queue.finished_at
+      from runledger.job_queue as queue
+      where queue.idempotency_key is null
+        and queue.finished_at < statement_timestamp() - older_than
+        and statuses ? queue.status
+        and queue.workflow_run_id is null
+        and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
+        and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
+      order by queue.finished_at
+      limit batch_limit
+      for update skip locked
+    ) as unkeyed
+    union all
+    select keyed.id, keyed.finished_at
+    from (
+      select queue.id, queue.finished_at
+      from runledger.job_queue as queue
+      where expires_keys
+        and (queue.idempotency_key is null) = false
+        and queue.finished_at < statement_timestamp() - older_than
+        and statuses ? queue.status
+        and queue.workflow_run_id is null
+        and (queue.lease_expires_at is null or queue.lease_expires_at < statement_timestamp())
+        and not exists (select from runledger.job_queue as source where source.id = queue.replay_of_job_id)
+      order by queue.finished_at
+      limit batch_limit
+      for update skip locked
+    ) as keyed
+  ),
+  finished as materialized (
+    select ended.id
+    from ended
+    order by ended.finished_at
     limit batch_limit
-    for update skip locked
   ),
   erased as (
     delete from runledger.job_events as event
