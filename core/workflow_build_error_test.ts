@@ -105,7 +105,7 @@ Deno.test("huge keys and circles are cut for people and clients, and whole in th
   assert.equal(error.details?.cycleLength, 5000);
   assert.deepEqual(error.problem, { kind: "cycle", stepKeys });
   const emoji = new WorkflowBuildError({ kind: "self_dependency", stepKey: "x" + "📨".repeat(100) });
-  assert(emoji.message.isWellFormed());
+  assert(emoji.message.isWellFormed() && String(emoji.details?.stepKey).isWellFormed());
 });
 
 Deno.test("a build error is a RunledgerError, and is told apart from others", () => {

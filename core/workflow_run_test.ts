@@ -7,6 +7,8 @@ import { assertWorkflowRunRequest } from "./workflow_validation.ts";
 
 const ORGANIZATION = "0191D8A0-7C1E-7C3B-8F6A-1B2C3D4E5F60";
 
+const OTHER_ORGANIZATION = "0191d8a0-7c1e-7c3b-8f6a-000000000000";
+
 const settings = fc.record({
   organizationId: fc.uuid(),
   priority: fc.integer({ min: -5, max: 5 }),
@@ -82,6 +84,7 @@ Deno.test("what may not differ does not: any change of a setting changes the can
     { ...base, activeKey: "k" },
     { ...base, resultStepKey: "a" },
     { ...base, organizationId: ORGANIZATION },
+    { ...base, organizationId: ORGANIZATION, steps: [{ ...job, organizationId: OTHER_ORGANIZATION }] },
     { ...base, steps: [job, { ...gate, stepKey: "b" }] },
     { ...base, steps: [{ ...job, stepKey: "b" }] },
     { ...base, steps: [{ ...job, jobType: "y" }] },
