@@ -115,9 +115,11 @@ function scenarios(server: BenchServer, plan: Plan): readonly Scenario[] {
   const runledger = () => once("plain", openRunledger);
   const ceiling = () => once("ceiling", openCeiling);
 
+  // A statement for each job is slow, and so are large payloads: a tenth of the jobs is enough to see it.
+  const unitsOf = (batch: number, payload: JsonValue): number =>
+    batch === 1 || payload === KILOBYTES_10 ? plan.jobs / 10 : plan.jobs;
   const enqueueing = (name: string, batch: number, payload: JsonValue, target?: number): Scenario => {
-    // A statement for each job is slow: a tenth of the jobs is enough to see it.
-    const units = batch === 1 ? plan.jobs / 10 : plan.jobs;
+    const units = unitsOf(batch, payload);
     return {
       name,
       against: "ceiling",
@@ -142,8 +144,8 @@ function scenarios(server: BenchServer, plan: Plan): readonly Scenario[] {
       readonly close?: () => Promise<void>;
     } = {},
   ): Scenario => {
-    const units = batch === 1 ? plan.jobs / 10 : plan.jobs;
     const payload = options.payload ?? SMALL;
+    const units = unitsOf(batch, payload);
     return {
       name,
       against: options.against ?? "ceiling",
@@ -223,7 +225,7 @@ function scenarios(server: BenchServer, plan: Plan): readonly Scenario[] {
       },
     },
     enqueueing("enqueue, batches of 1000, payloads of 100 B", batchOf(plan, 1000), BYTES_100, 0.6),
-    enqueueing("enqueue, batches of 100, payloads of 10 kB", 100, KILOBYTES_10, 0.6),
+    enqueueing("enqueue, batches of 100, payloads of 10 kB", batchOf(plan, 100), KILOBYTES_10, 0.6),
     draining("claim + settle, batches of 1", 1, 1, runledger),
     draining("claim + settle, batches of 1, two connections", 1, 2, runledger),
     draining("claim + settle, batches of 100", 100, 1, runledger),

@@ -52,9 +52,16 @@ export async function openBenchServer(): Promise<BenchServer> {
     durable: true,
     settings: SERVER_SETTINGS,
   });
-  return await serverAt(server.url, async () => {
+  const stop = async () => {
     await server.stop();
     await rm(folder, { recursive: true, force: true });
+  };
+  // The server outlives its starter, so Ctrl-C must not be the end.
+  const interrupt = () => void stop().finally(() => process.exit(130));
+  process.once("SIGINT", interrupt);
+  return await serverAt(server.url, async () => {
+    process.off("SIGINT", interrupt);
+    await stop();
   });
 }
 
