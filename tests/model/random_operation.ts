@@ -124,10 +124,8 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
           op: "requeue",
           jobId: oftenOneIn(["DEAD_LETTERED", "CANCELED"]),
           expectedStatus: how % 2 === 0 ? "CANCELED" : "DEAD_LETTERED",
-          expectedRunNumber: Math.max(
-            1,
-            (model.jobs.get(oftenOneIn(["DEAD_LETTERED", "CANCELED"]))?.runNumber ?? 1) - (other % 5 === 0 ? 1 : 0),
-          ),
+          expectedRunNumber: (model.jobs.get(oftenOneIn(["DEAD_LETTERED", "CANCELED"]))?.runNumber ?? 1) +
+            (other % 5 === 0 ? 1 : 0),
           progress: how % 4 < 2 ? "keep" : "reset",
         };
       case "requeueDeadLetters":
@@ -158,10 +156,11 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
   return { step: "operation", operation: operation() };
 }
 
-/** Now and then a lease with a true token but another attempt or run, as only a broken caller would give it. */
+/** Now and then a lease of which one part is another's, as only a broken caller would give it. */
 function altered(lease: JobLease, number: number): JobLease {
   if (number === 1) return { ...lease, attempt: lease.attempt + 1 };
   if (number === 2) return { ...lease, runNumber: lease.runNumber + 1 };
+  if (number === 3) return { ...lease, leaseToken: NO_LEASE.leaseToken };
   return lease;
 }
 

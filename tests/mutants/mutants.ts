@@ -106,7 +106,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: TAIL,
     after: "buried as",
     from: "where settled.status = 'DEAD_LETTERED'",
-    to: "where settled.status = 'DEAD_LETTERED' and settled.attempt = 1",
+    to: "where false",
   }),
   mutant("settle: snooze costs an attempt", "model", {
     file: TAIL,
