@@ -25,7 +25,7 @@ const PLANTED_VERSIONS = PLANTED.map(({ version }) => version);
 
 /** A pool on a database without the schema. */
 async function openEmpty(): Promise<postgres.Sql & AsyncDisposable> {
-  const sql = postgres(database.url, { max: 4, onnotice: () => {} });
+  const sql = postgres(database.url, { max: 4, connect_timeout: 0, onnotice: () => {} });
   await sql`drop schema if exists runledger cascade`;
   return Object.assign(sql, { [Symbol.asyncDispose]: () => sql.end() });
 }
@@ -199,7 +199,11 @@ Deno.test("migrating works where transactions are REPEATABLE READ by default", a
   await using sql = await openEmpty();
   await sql`create schema runledger`;
   const pools = [1, 2, 3, 4].map(() =>
-    postgres(database.url, { max: 1, connection: { default_transaction_isolation: "repeatable read" } })
+    postgres(database.url, {
+      max: 1,
+      connect_timeout: 0,
+      connection: { default_transaction_isolation: "repeatable read" },
+    })
   );
   const results = await Promise.all(pools.map((pool) => applyMigrations(pool, PLANTED)));
   assert.deepEqual(results.flatMap(({ applied }) => applied).sort(), PLANTED_VERSIONS);

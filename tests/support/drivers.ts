@@ -24,7 +24,7 @@ export interface TestDriver {
 }
 
 function quietPool(url: string, options: Record<string, unknown> = {}): postgres.Sql {
-  return postgres(url, { max: 2, onnotice: () => {}, ...options });
+  return postgres(url, { max: 2, connect_timeout: 0, onnotice: () => {}, ...options });
 }
 
 /** Without a timeout, postgres.js waits for ever for a connection that broke during a statement and was not reopened. */
