@@ -7,7 +7,14 @@
 import { isRunledgerError } from "@runledger/core";
 import type { JobCompletion, JobOutcome, JsonValue } from "@runledger/core";
 import { appendJobLogs, atomically, recordJobProgress, settleJob } from "@runledger/postgres";
-import type { JobLogEntry, JobLogLevel, JobProgressUpdate, Queryable, SettledJob } from "@runledger/postgres";
+import type {
+  ClaimedWorkflowStep,
+  JobLogEntry,
+  JobLogLevel,
+  JobProgressUpdate,
+  Queryable,
+  SettledJob,
+} from "@runledger/postgres";
 import { successOf } from "./execution.ts";
 import type { RegisteredJob } from "./catalog.ts";
 import type { HeldJob } from "./held_job.ts";
@@ -40,6 +47,8 @@ export interface JobContext<Output = JsonValue | void> {
   readonly organizationId: string | undefined;
   /** Who runs it. */
   readonly workerId: string;
+  /** The workflow step that the job is, with what its direct prerequisites gave; undefined for other jobs. */
+  readonly workflow: ClaimedWorkflowStep | undefined;
   /** What an earlier attempt or run left for this one, or this one has recorded since. */
   readonly checkpoint: JsonValue | undefined;
   /** Units done, as reported last. */
@@ -85,7 +94,8 @@ export interface JobContext<Output = JsonValue | void> {
    * does not settle the job in another transaction, the worker reports a RETRYABLE failure: that report is refused
    * without effect if the transaction was committed after all, and leads to another attempt if it was not.
    *
-   * The function holds a connection of the pool, and after `finish` a lock on the job, until it is over.
+   * The function holds a connection of the pool, and after `finish` a lock on the job, until it is over. A pool needs
+   * more connections than there are such handlers at once: heartbeats and settlements go through it too.
    *
    * @typeParam Tx What the driver gives for a transaction: annotate the parameter with it.
    * @param fn What to do. Use `tx` for every statement that belongs to it.
@@ -171,6 +181,9 @@ class AttemptContext implements JobContext<unknown> {
   }
   get workerId(): string {
     return this.#tools.workerId;
+  }
+  get workflow(): ClaimedWorkflowStep | undefined {
+    return this.#job.claim.workflow;
   }
   get checkpoint(): JsonValue | undefined {
     return this.#checkpoint;

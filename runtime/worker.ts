@@ -6,7 +6,7 @@
 
 import type { JobOutcome } from "@runledger/core";
 import { RunledgerError } from "@runledger/core";
-import { claimJobs, releaseJobs } from "@runledger/postgres";
+import { claimJobs, createClaimCursor, releaseJobs } from "@runledger/postgres";
 import type { ClaimedJob, Queryable, SettledJob } from "@runledger/postgres";
 import type { JobCatalog } from "./catalog.ts";
 import { JobsConfig } from "./config.ts";
@@ -108,6 +108,7 @@ class Worker {
   /** Claimed and waiting for a slot, in claim order. */
   readonly #prefetched: HeldJob[] = [];
 
+  readonly #cursor = createClaimCursor();
   readonly #capacity = new Waker();
   readonly #poll = new Waker();
   readonly #watch = new DeadlineWatch((now) => this.#checkDeadlines(now));
@@ -116,6 +117,8 @@ class Worker {
   readonly #contextTools: JobContextTools;
   readonly #hooks: HookRunner;
 
+  /** Ends the claims. */
+  readonly #stop = new AbortController();
   /** Ends what is left when the worker has stopped. */
   readonly #end = new AbortController();
   #isStopping = false;
@@ -178,24 +181,26 @@ class Worker {
     });
     const claims = runLoop({
       name: "claim",
-      signal,
+      signal: this.#stop.signal,
       logger: this.#logger,
       intervalMs: this.#config.pollIntervalMs,
       waker: this.#poll,
       round: () => this.#claimRound(),
     });
-    this.#logger.info("worker started", { workerId: this.#config.workerId, jobTypes: this.#catalog.jobTypes });
-    await aborted(signal);
-    this.#isStopping = true;
-    this.#capacity.wake();
-    const report = await this.#shutDown(claims);
-    this.#end.abort();
-    this.#batcher.close();
-    this.#watch.close();
-    this.#logs.close();
-    await Promise.all([claims, heartbeats]);
-    for (const job of this.#held) job.phase = "over";
-    return report;
+    try {
+      this.#logger.info("worker started", { workerId: this.#config.workerId, jobTypes: this.#catalog.jobTypes });
+      await aborted(signal);
+      this.#stopClaims();
+      return await this.#shutDown(claims);
+    } finally {
+      this.#stopClaims();
+      this.#end.abort();
+      this.#batcher.close();
+      this.#watch.close();
+      this.#logs.close();
+      await Promise.all([claims, heartbeats]);
+      for (const job of this.#held) job.phase = "over";
+    }
   }
 
   // Claiming
@@ -208,7 +213,7 @@ class Worker {
     if (jobTypes.length === 0) return;
     const { workerId } = this.#config;
     const sentAt = performance.now();
-    const claim = claimJobs(this.#db, { jobTypes, workerId, limit, leaseMs: this.#leaseMs })
+    const claim = claimJobs(this.#db, { jobTypes, workerId, limit, leaseMs: this.#leaseMs, cursor: this.#cursor })
       .then((claimed) => this.#accept(claimed, sentAt));
     // An answer that comes later than its leases last is of no use, but must not stop the loop.
     const count = await within(claim, {
@@ -422,6 +427,9 @@ class Worker {
   /** Tells the hooks how an attempt ended, which is committed. */
   #announce(job: HeldJob, outcome: JobOutcome, answer: SettledJob): void {
     if (!answer.settled) return;
+    // Dependents that it released, and jobs that go on at once, are due already.
+    const isEnd = answer.nextRunAt === undefined;
+    if (isEnd ? job.claim.workflow !== undefined : isDueAtOnce(outcome)) this.#poll.wake();
     if (outcome.kind === "succeeded") {
       if (!this.#hooks.has("succeeded")) return;
       const { output } = outcome;
@@ -433,8 +441,6 @@ class Worker {
       this.#hooks.emit("failed", event);
       if (answer.nextRunAt === undefined) this.#hooks.emit("deadLettered", event);
       else this.#hooks.emit("retryScheduled", { ...event, nextRunAt: answer.nextRunAt });
-    } else if (outcome.delayMs === undefined || outcome.delayMs === 0) {
-      this.#poll.wake(); // it is due already
     }
   }
 
@@ -466,6 +472,12 @@ class Worker {
   }
 
   // Stopping
+
+  #stopClaims(): void {
+    this.#isStopping = true;
+    this.#stop.abort();
+    this.#capacity.wake();
+  }
 
   async #shutDown(claims: Promise<void>): Promise<WorkerReport> {
     const { shutdownTimeoutMs = 30_000, abortSignal, abortGraceMs = 2000 } = this.#options;
@@ -525,4 +537,8 @@ class Worker {
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
+
+function isDueAtOnce(outcome: JobOutcome): boolean {
+  return (outcome.kind === "continued" || outcome.kind === "snoozed") && (outcome.delayMs ?? 0) === 0;
 }

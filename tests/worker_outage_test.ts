@@ -1,0 +1,107 @@
+/**
+ * The database goes away and comes back while jobs run.
+ *
+ * @module
+ */
+
+import { defineJob } from "@runledger/core";
+import { enqueueJobs } from "@runledger/postgres";
+import { JobCatalog, Supervisor } from "@runledger/runtime";
+import assert from "node:assert/strict";
+import postgres from "postgres";
+import { openTestDatabase } from "./support/database.ts";
+import {
+  endedJobs,
+  enqueue,
+  eventTypes,
+  faultyDatabase,
+  readJob,
+  recordingLogger,
+  startWorker,
+} from "./support/worker_harness.ts";
+
+Deno.test("every job ends although all connections are cut again and again", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "steady", maxAttempts: 50, retry: { kind: "fixed", delayMs: 0 } });
+  const admin = postgres(db.url, { max: 1, onnotice: () => {} });
+  let cuts = 0;
+  let cutting: Promise<unknown> | undefined;
+  const finished = new Set<string>();
+  const catalog = new JobCatalog().handle(job, async (_payload, context) => {
+    await context.progress({ checkpoint: { attempt: context.attempt } });
+    finished.add(context.jobId);
+    if (finished.size < 40 * (cuts + 1) || cuts === 3) return;
+    cuts++;
+    cutting = admin`
+      select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`;
+    await cutting;
+  });
+  await catalog.sync(db.sql);
+  const jobs = await enqueueJobs(db.sql, Array.from({ length: 200 }, (_, n) => job.request(n)));
+  const logger = recordingLogger();
+  const ids = new Set(jobs.map(({ jobId }) => jobId));
+  const left = Promise.withResolvers<void>();
+  const check = async () => {
+    const [row] = await admin`select count(*)::integer as open from runledger.job_queue where status <> 'SUCCEEDED'`;
+    if (row?.open === 0) left.resolve();
+  };
+  // Hooks may be lost with an answer, so the table is asked each time something is heard.
+  catalog.onJobSucceeded(check).onJobRetryScheduled(check).onLeaseLost(check);
+  const supervisor = new Supervisor(db.sql, {
+    catalog,
+    logger,
+    config: { pollIntervalMs: 20, leaseTtlSeconds: 1, reaperIntervalSeconds: 1, reaperRetryDelayMs: 1 },
+  });
+  await left.promise;
+  const report = await supervisor.shutdown();
+  await cutting;
+  assert.equal(cuts, 3);
+  assert.deepEqual(report.worker?.left, []);
+  for (const jobId of ids) assert.equal((await readJob(db.sql, jobId)).status, "SUCCEEDED");
+  await admin.end();
+});
+
+Deno.test("claims, heartbeats and settlements that fail are tried again", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "retried" });
+  const faulty = faultyDatabase(db.sql);
+  const refused = new Set<string>();
+  // Each statement is refused at its first try.
+  faulty.onStatement = (text) => {
+    if (refused.has(text)) return;
+    refused.add(text);
+    throw Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED", syscall: "connect" });
+  };
+  const catalog = new JobCatalog().handle(job, (_payload, context) => context.log("info", "a line"));
+  await catalog.sync(db.sql);
+  const jobId = await enqueue(db.sql, job.request({}));
+  const ended = endedJobs(catalog, 1);
+  await using _worker = startWorker(faulty, catalog);
+  await ended;
+  assert.ok(refused.size >= 3);
+  assert.deepEqual(await eventTypes(db.sql, jobId), ["ENQUEUED", "LEASED", "SUCCEEDED"]);
+  const [row] = await db.sql`select count(*)::integer as lines from runledger.job_logs where job_id = ${jobId}`;
+  assert.equal(row?.lines, 1);
+});
+
+Deno.test("a settlement whose answer is lost is repeated, and stays what it was", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "answer" });
+  const faulty = faultyDatabase(db.sql);
+  const { query } = faulty;
+  let lost = 0;
+  faulty.query = async (text, values) => {
+    const rows = await query(text, values);
+    if (!text.includes("is_progress_valid") || lost++ > 0) return rows;
+    throw Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" });
+  };
+  const catalog = new JobCatalog().handle(job, () => "kept");
+  await catalog.sync(db.sql);
+  const jobId = await enqueue(db.sql, job.request({}));
+  await using worker = startWorker(faulty, catalog);
+  await worker.logger.line("an earlier write of the outcome was applied");
+  await worker.stop();
+  assert.equal((await readJob(db.sql, jobId)).output, "kept");
+  assert.deepEqual(await eventTypes(db.sql, jobId), ["ENQUEUED", "LEASED", "SUCCEEDED"]);
+  assert.ok(!worker.logger.lines.some((line) => line.includes("the lease on a job was lost")));
+});
