@@ -56,7 +56,9 @@ async function runMutants(words: readonly string[]): Promise<number> {
       verdicts.push(verdict);
       const { isCaught, by, seconds } = verdict;
       console.log(
-        `${isCaught ? "caught  " : "SURVIVED"} ${seconds.toFixed(1).padStart(5)} s  ${mutant.name.padEnd(52)} ${by}`,
+        `${isCaught ? "caught  " : by === "" ? "SURVIVED" : "FAILED  "} ${seconds.toFixed(1).padStart(5)} s  ${
+          mutant.name.padEnd(52)
+        } ${by}`,
       );
     }
   }));
