@@ -101,8 +101,8 @@ export interface ClaimedPrerequisite {
 /** The longest lease, in milliseconds: a day. */
 export const MAX_LEASE_MS = 86_400_000;
 
-/** How many candidates beyond the limit a claim looks at, in case rivals hold the first ones. */
-const SPARE_CANDIDATES = 64;
+/** How many candidates beyond the limit a claim looks at in each try: rivals may hold the first ones, a thousand each. */
+const SPARE_CANDIDATES: readonly number[] = [64, 1000, 4000, 16_000];
 
 // locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody.
 // index: job_queue_claim_index, entered once for each (type, priority) that has a pending job.
@@ -190,12 +190,12 @@ bound as materialized (
       and (queue.next_run_at, queue.id) >= (heads.next_run_at, heads.id)
       and queue.next_run_at <= statement_timestamp()
     order by queue.next_run_at, queue.id
-    limit (select 1 + 4 * ($2::integer + ${SPARE_CANDIDATES}) / measured.head_count from measured)
+    limit (select 1 + 4 * ($2::integer + $6::integer) / measured.head_count from measured)
   ) as sample
   where heads.next_run_at <= statement_timestamp()
     and (select measured.head_count from measured) > 4
   order by sample.priority desc, sample.next_run_at, sample.id
-  offset $2::integer + ${SPARE_CANDIDATES - 1}
+  offset $2::integer + $6::integer - 1
   limit 1
 ),
 candidates as materialized (
@@ -213,12 +213,12 @@ candidates as materialized (
         statement_timestamp(), case heads.priority when bound.priority then bound.next_run_at end
       )
     order by queue.next_run_at, queue.id
-    limit $2::integer + ${SPARE_CANDIDATES}
+    limit $2::integer + $6::integer
   ) as candidate
   where heads.next_run_at <= statement_timestamp()
     and (bound.priority is null or heads.priority >= bound.priority)
   order by candidate.priority desc, candidate.next_run_at, candidate.id
-  limit $2::integer + ${SPARE_CANDIDATES}
+  limit $2::integer + $6::integer
 ),
 due as materialized (
   select locked.ctid
@@ -346,13 +346,13 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
   const claimed: ClaimedJob[] = [];
   // Once is the rule. When rivals hold every candidate that was looked at, there may be more behind them; and when there
   // was no more to do from where the last claim ended, only a look everywhere tells whether there is none at all.
-  for (let tries = 0; tries < 4; tries++) {
+  for (const [tries, spare] of SPARE_CANDIDATES.entries()) {
     const wanted = limit - claimed.length;
     const isResumed = tries === 0 && cursor?.position !== undefined;
     const rows = await runStatement(
       db,
       isResumed ? CLAIM_FROM_POSITION : CLAIM,
-      [typesText, wanted, workerId, leaseMs, cursor === undefined ? null : cursor.position ?? "{}"],
+      [typesText, wanted, workerId, leaseMs, cursor === undefined ? null : cursor.position ?? "{}", spare],
       { write: true },
     );
     const [first] = rows;
@@ -362,7 +362,7 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
     // A position that was too old to be used still tells which priorities are in use.
     if (cursor !== undefined && (position !== undefined || !isResumed)) cursor.position = position;
     if (claimed.length >= limit) break;
-    if (!isResumed && readInteger(first, "candidate_count") < wanted + SPARE_CANDIDATES) break;
+    if (!isResumed && readInteger(first, "candidate_count") < wanted + spare) break;
   }
   return claimed;
 }

@@ -1,5 +1,5 @@
 /**
- * What a claim cursor promises: it makes claims cheaper and changes neither what is claimed nor, among jobs that it has
+ * What claims promise under load. A cursor makes them cheaper and changes neither what is claimed nor, among jobs it has
  * not passed, the order.
  *
  * @module
@@ -159,3 +159,13 @@ Deno.test("a held snapshot makes claims give a position, and the next ones go on
 function rescanAt(position: string | undefined): unknown {
   return position === undefined ? undefined : (JSON.parse(position) as { rescan_at: unknown }).rescan_at;
 }
+
+Deno.test("a claim looks past the jobs that a rival is claiming", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  await enqueueJobs(sql, Array.from({ length: 1001 }, () => request()));
+  await sql.begin(async (rival) => {
+    assert.equal((await claimJobs(rival, { ...TYPES, limit: 1000 })).length, 1000);
+    assert.equal((await claimJobs(sql, { ...TYPES, limit: 1 })).length, 1);
+  });
+});
