@@ -33,7 +33,7 @@ const POOLS: readonly PoolKind[] = [
   {
     name: "node-postgres",
     open(url) {
-      const pool = new pg.Pool({ connectionString: url, max: 1 });
+      const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: url, max: 1 });
       pool.on("error", () => {});
       return { db: pool, [Symbol.asyncDispose]: () => pool.end() };
     },

@@ -195,7 +195,7 @@ Deno.test("a pool that was ended is unavailable, also for a write", async () => 
   const sql = postgres(database.url);
   await sql.end();
   await assert.rejects(mark(sql, 1), hasCode("db.unavailable"));
-  const pool = new pg.Pool({ connectionString: database.url });
+  const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: database.url });
   await pool.end();
   await assert.rejects(mark(pool, 1), hasCode("db.unavailable"));
   await assert.rejects(atomically(pool, (tx) => mark(tx, 1)), hasCode("db.unavailable"));
@@ -293,7 +293,7 @@ Deno.test("a plain object that hides a pool cannot hold a transaction, and says 
 
 Deno.test("a plain object with its own transaction method is asked for it", async () => {
   await using administrator = await Administrator.open();
-  const pool = new pg.Pool({ connectionString: database.url });
+  const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: database.url });
   const db = {
     query: async (text: string, values?: unknown[]) => (await pool.query(text, values)).rows,
     async transaction(fn: (tx: never) => Promise<unknown>) {

@@ -59,13 +59,22 @@ async function holdTransaction<Tx extends Queryable>(
 
 let pglite: Promise<PGlite> | undefined;
 
-/** PGlite takes two seconds and half a gigabyte, so there is one. Open it before the first test: it starts a timer. */
+/** PGlite takes two seconds and half a gigabyte, so there is one. Open it before the first test. */
 export function sharedPGlite(): Promise<PGlite> {
   return pglite ??= startPGlite();
 }
 
 async function startPGlite(): Promise<PGlite> {
-  const database = await PGlite.create();
+  // Starting leaves a timer of ten seconds behind, which would end in whichever test runs then.
+  const { setTimeout } = globalThis;
+  const timers: ReturnType<typeof setTimeout>[] = [];
+  globalThis.setTimeout = ((...args: Parameters<typeof setTimeout>) => {
+    const timer = setTimeout(...args);
+    timers.push(timer);
+    return timer;
+  }) as typeof setTimeout;
+  const database = await PGlite.create().finally(() => globalThis.setTimeout = setTimeout);
+  for (const timer of timers) clearTimeout(timer);
   await database.exec("create table warm_up (); drop table warm_up;");
   return database;
 }
@@ -126,7 +135,8 @@ export const DRIVERS: readonly TestDriver[] = [
     name: "node-postgres Pool",
     commits: true,
     open(url) {
-      const pool = new pg.Pool({ connectionString: url, max: 2 });
+      // A pool that is ended leaves the timers of its idle clients behind.
+      const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: url, max: 2 });
       return Promise.resolve({ db: pool, [Symbol.asyncDispose]: () => pool.end() });
     },
   },
@@ -143,7 +153,7 @@ export const DRIVERS: readonly TestDriver[] = [
     name: "node-postgres PoolClient in a transaction",
     commits: false,
     async open(url) {
-      const pool = new pg.Pool({ connectionString: url, max: 2 });
+      const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: url, max: 2 });
       const client = await pool.connect();
       await client.query("begin");
       return {
