@@ -37,6 +37,9 @@ export interface ReapedJob {
   readonly nextRunAt?: Date;
 }
 
+/** How many overdue leases beyond the limit a call looks at, in case rivals are reaping the first ones. */
+const SPARE_CANDIDATES = 256;
+
 // locks: the workflow runs in id order, then the jobs in id order, skipping what others hold: whoever holds a row is
 // settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
 const REAP = `
@@ -46,7 +49,7 @@ with overdue as materialized (
   where queue.status = 'LEASED'
     and queue.lease_expires_at <= statement_timestamp()
   order by queue.lease_expires_at
-  limit $1::integer
+  limit $1::integer + ${SPARE_CANDIDATES}
 ),
 runs as materialized (
   select run.id
@@ -69,6 +72,7 @@ expired as materialized (
     and queue.status = 'LEASED'
     and queue.lease_expires_at <= statement_timestamp()
   order by queue.id
+  limit $1::integer
   for update skip locked
 ),
 held as (

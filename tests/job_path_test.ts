@@ -182,6 +182,18 @@ Deno.test("the reaper retries after a constant delay and dead-letters when attem
   assert.deepEqual([letter?.jobId, letter?.reason, letter?.errorCode], [jobId, "LEASE_EXPIRED", "job.lease_expired"]);
 });
 
+Deno.test("a reaper looks past what a rival is reaping", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  await enqueueJobs(sql, Array.from({ length: 4 }, () => request()));
+  await claimJobs(sql, { jobTypes: ["a"], workerId: "w", limit: 4 });
+  await expireLeases(sql);
+  await sql.begin(async (rival) => {
+    assert.equal((await reapExpiredLeases(rival, { limit: 2 })).length, 2);
+    assert.equal((await reapExpiredLeases(sql, { limit: 2 })).length, 2);
+  });
+});
+
 Deno.test("claims go by priority, then due time, then id, over all types", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
