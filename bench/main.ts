@@ -8,6 +8,7 @@ import process from "node:process";
 
 const BENCHMARKS: Readonly<Record<string, () => Promise<{ main(args: readonly string[]): Promise<void> }>>> = {
   queue: () => import("./queue.ts"),
+  workflow: () => import("./workflow.ts"),
 };
 
 if (import.meta.main) {
