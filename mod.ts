@@ -274,7 +274,6 @@ export {
 export type {
   ClaimCursor,
   ClaimedJob,
-  ClaimedPrerequisite,
   ClaimedWorkflowStep,
   ClaimJobsOptions,
   HeartbeatOptions,

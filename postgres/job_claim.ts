@@ -5,7 +5,7 @@
  */
 
 import { MAX_JOB_TYPE_BYTES, RunledgerError } from "@runledger/core";
-import type { JobLease, JsonValue } from "@runledger/core";
+import type { JobLease, JsonValue, WorkflowPrerequisite } from "@runledger/core";
 import {
   present,
   readInteger,
@@ -87,15 +87,7 @@ export interface ClaimedWorkflowStep {
   /** The step. */
   readonly stepKey: string;
   /** How each direct prerequisite ended, by step key. */
-  readonly prerequisites: Readonly<Record<string, ClaimedPrerequisite>>;
-}
-
-/** How a direct prerequisite of a step ended. */
-export interface ClaimedPrerequisite {
-  /** How it ended. */
-  readonly status: "SUCCEEDED" | "FAILED" | "CANCELED";
-  /** What it gave, if it gave anything. */
-  readonly output?: JsonValue;
+  readonly prerequisites: Readonly<Record<string, WorkflowPrerequisite>>;
 }
 
 /** The longest lease, in milliseconds: a day. */
@@ -397,7 +389,7 @@ function decodeClaimedJob(row: Row): ClaimedJob {
       // A step key is any text: no prototype may stand between it and its step.
       prerequisites: Object.assign(Object.create(null), readOptionalJson(row, "prerequisites")) as Record<
         string,
-        ClaimedPrerequisite
+        WorkflowPrerequisite
       >,
     },
   });

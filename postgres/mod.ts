@@ -31,13 +31,7 @@ export type { EnqueuedJob } from "./job_enqueue.ts";
 
 // Claim, hold, settle
 export { claimJobs, createClaimCursor, MAX_LEASE_MS } from "./job_claim.ts";
-export type {
-  ClaimCursor,
-  ClaimedJob,
-  ClaimedPrerequisite,
-  ClaimedWorkflowStep,
-  ClaimJobsOptions,
-} from "./job_claim.ts";
+export type { ClaimCursor, ClaimedJob, ClaimedWorkflowStep, ClaimJobsOptions } from "./job_claim.ts";
 export { heartbeatJobs, recordJobProgress, releaseJobs } from "./job_lease.ts";
 export type { HeartbeatOptions, HeartbeatResult, HeartbeatState, JobProgressUpdate } from "./job_lease.ts";
 export { MAX_SETTLE_BATCH, settleJob, settleJobs } from "./job_settlement.ts";
