@@ -18,13 +18,10 @@ import { followLedger } from "./demo/ledger_feed.ts";
 import { createLedgerTable } from "./demo/ledger_table.ts";
 import type { Screen } from "./demo/ledger_table.ts";
 import { renderSummary, summarize } from "./demo/summary.ts";
-import { openDatabase } from "./support/database.ts";
+import { INTERRUPTED, openDatabase } from "./support/database.ts";
 
 /** How often the ledger is read, in milliseconds. */
 const REFRESH_MS = 40;
-
-/** The exit code of a program that was stopped by SIGINT, by the custom of shells. */
-const INTERRUPTED = 130;
 
 /** The events that end a job have the names of the statuses that they lead to. */
 const ENDS: ReadonlySet<string> = new Set(TERMINAL_JOB_STATUSES);
@@ -40,7 +37,7 @@ const screen: Screen = {
 process.exitCode = await runDemo(shutdownSignal());
 
 async function runDemo(signal: AbortSignal): Promise<number> {
-  await using database = await openDatabase();
+  await using database = await openDatabase(signal);
   const { sql } = database;
   if (signal.aborted) return INTERRUPTED;
   screen.write(`Runledger on ${database.place}\n\n`);

@@ -81,7 +81,8 @@ if (import.meta.main) {
   const { signal } = stop;
   const supervisor = new Supervisor(database.sql, { catalog, signal, logger: consoleLogger });
   const port = Number(Deno.env.get("PORT") ?? "8000");
-  const server = Deno.serve({ port, hostname: "localhost", signal }, createHandler(database.sql));
+  const onListen = (address: Deno.NetAddr) => console.log(`listening on http://localhost:${address.port}`);
+  const server = Deno.serve({ port, hostname: "localhost", signal, onListen }, createHandler(database.sql));
   await Promise.all([server.finished, supervisor.finished]);
   console.log("server and worker have stopped");
 }

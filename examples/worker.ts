@@ -37,7 +37,7 @@ const SHUTDOWN_TIMEOUT_MS = 10_000;
 const signal = shutdownSignal();
 const config = readConfig();
 
-await using database = await openDatabase();
+await using database = await openDatabase(signal);
 await catalog.sync(database.sql);
 
 const supervisor = new Supervisor(database.sql, {
@@ -49,6 +49,10 @@ const supervisor = new Supervisor(database.sql, {
 });
 console.log(`worker ready on ${database.place}: ${catalog.jobTypes.join(", ")}`);
 
+signal.addEventListener(
+  "abort",
+  () => console.log("worker stops when its jobs have ended; a second signal ends it now"),
+);
 const { worker } = await supervisor.runUntilShutdown({ signal, timeoutMs: SHUTDOWN_TIMEOUT_MS });
 if (worker !== undefined) {
   const { drained, aborted, handedBack, left } = worker;

@@ -29,6 +29,9 @@ export class DatabaseProblem extends Error {
   override readonly name: string = "DatabaseProblem";
 }
 
+/** The exit code of a program that SIGINT stopped, by the custom of shells. */
+export const INTERRUPTED = 130;
+
 /** The oldest server that has what the migrations need. */
 const OLDEST_VERSION = 15;
 
@@ -42,13 +45,15 @@ const CONNECT_TIMEOUT_SECONDS = 5;
  * The embedded server keeps its data in the system's temporary folder, one folder for each user and checkout. Programs that
  * run at once share it, and the last one stops it: so a worker in one terminal gets the jobs of a producer in another.
  *
+ * @param signal Aborts when the program is asked to stop, which may be what made the start fail. @default never
  * @returns The database. Use it with `await using`.
  */
-export async function openDatabase(): Promise<ExampleDatabase> {
+export async function openDatabase(signal?: AbortSignal): Promise<ExampleDatabase> {
   try {
     const url = process.env.DATABASE_URL?.trim() ?? "";
     return url === "" ? await openEmbedded() : await openGiven(url);
   } catch (error) {
+    if (signal?.aborted === true) process.exit(INTERRUPTED);
     console.error(error instanceof DatabaseProblem ? error.message : String(error));
     process.exit(1);
   }
@@ -134,11 +139,21 @@ function connect(url: string, program = "runledger example"): postgres.Sql {
 
 function parseDatabaseUrl(text: string): URL {
   const url = URL.parse(text);
-  if (url !== null && /^postgres(ql)?:$/.test(url.protocol)) return url;
+  if (url !== null && /^postgres(ql)?:$/.test(url.protocol) && isDecodable(text)) return url;
   // The text is not repeated: it may hold a password.
   throw new DatabaseProblem(
-    "DATABASE_URL is not the URL of a PostgreSQL database: it must look like postgres://user:password@host:5432/database.",
+    "DATABASE_URL is not the URL of a PostgreSQL database: it must look like postgres://user:password@host:5432/database, " +
+      "with special characters percent-encoded.",
   );
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
