@@ -4,8 +4,9 @@
  * @module
  */
 
-import { defineJob, isRunledgerError } from "@runledger/core";
+import { continueNow, defineJob, isRunledgerError } from "@runledger/core";
 import { cancelJob, claimJobs } from "@runledger/postgres";
+import type { Queryable } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import { openTestDatabase } from "./support/database.ts";
@@ -25,6 +26,19 @@ import {
 
 function isHeartbeat(text: string): boolean {
   return text.includes("then 'extended'");
+}
+
+/** Lets another worker claim and settle a job so many times. */
+async function ticks(db: Queryable, times: number): Promise<void> {
+  const clock = defineJob({ type: "clock" });
+  const catalog = new JobCatalog().handle(clock, (_payload, { runNumber }) => {
+    if (runNumber < times) return continueNow();
+  });
+  await catalog.sync(db);
+  await enqueue(db, clock.request({}));
+  const ended = endedJobs(catalog, 1);
+  await using _worker = startWorker(db, catalog);
+  await ended;
 }
 
 Deno.test("a handler that ignores its timeout fails as TIMEOUT, and keeps its slot until it ends", async () => {
@@ -54,6 +68,8 @@ Deno.test("a handler that ignores its timeout fails as TIMEOUT, and keeps its sl
     "job.timeout_exceeded",
     "TIMEOUT",
   ]);
+  // Long enough for the free slot, if there were one, to be filled.
+  await ticks(db.sql, 10);
   assert.deepEqual(order, []);
   release.open();
   await ended;

@@ -9,6 +9,7 @@ import { enqueueJobs } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
 import fc from "fast-check";
 import assert from "node:assert/strict";
+import { z } from "zod";
 import { openTestDatabase } from "./support/database.ts";
 import { endedJobs, enqueue, gate, startWorker } from "./support/worker_harness.ts";
 
@@ -60,6 +61,28 @@ Deno.test("handlers that run are never more than maxGlobalConcurrency, and every
     ),
     { numRuns: 15 },
   );
+});
+
+Deno.test("claiming ahead starts no handler early, and wastes no claim", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "quick", payload: z.number() });
+  const jobs = 3000;
+  let running = 0;
+  let most = 0;
+  const catalog = new JobCatalog().handle(job, async () => {
+    most = Math.max(most, ++running);
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+    running--;
+  });
+  await catalog.sync(db.sql);
+  await enqueueJobs(db.sql, Array.from({ length: jobs }, (_, n) => job.request(n)));
+  const ended = endedJobs(catalog, jobs);
+  await using worker = startWorker(db.sql, catalog, { config: { maxGlobalConcurrency: 5, claimBatchSize: 16 } });
+  await ended;
+  await worker.stop();
+  assert.equal(most, 5);
+  const [row] = await db.sql`select count(*)::integer as claims from runledger.job_events where event_type = 'LEASED'`;
+  assert.equal(row?.claims, jobs);
 });
 
 Deno.test("a handler of many jobs runs on every slot at once", async () => {
