@@ -465,36 +465,41 @@ revoke all on function runledger.enqueue_workflow_runs(jsonb) from public;
 
 -- Counts the edges of steps that have ended, releases or cancels dependents, wave after wave, and rolls up their runs.
 --
--- ended_steps: an array of {run_id, closed, no_longer_waiting, unsuccessful, steps: [{id, status}]}, one entry a run: the
--- steps that ended, and how many of them were counted open or waiting until now, and how many did not succeed.
--- The caller holds the locks of the runs. Nothing is released under a cancelled run.
-create function runledger.release_workflow_dependents(ended_steps jsonb) returns void
+-- run_ids, closed_counts, no_longer_waiting_counts, new_unsuccessful_counts: the runs, each once; how many of their steps that
+-- ended were counted open or waiting until now, and how many did not succeed. succeeded_ids, unsuccessful_ids: those steps.
+-- The caller holds the locks of the runs. Nothing is released under a cancelled run: it has no blocked steps.
+--
+-- This and the other functions of the hot path look rows up by the elements of an array, which PostgreSQL expects to be few
+-- and so finds by index; and their plans, made once a session, must not depend on how small the tables were at that time.
+create function runledger.release_workflow_dependents(
+  run_ids uuid[],
+  closed_counts integer[],
+  no_longer_waiting_counts integer[],
+  new_unsuccessful_counts integer[],
+  succeeded_ids uuid[],
+  unsuccessful_ids uuid[]
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $fn$
-declare
-  wave jsonb := ended_steps;
 begin
-  while wave is not null loop
-    with ended as materialized (
-      select run.id as run_id, run.status as run_status, step.id, step.status, tally.closed, tally.no_longer_waiting,
-        tally.unsuccessful
-      from jsonb_to_recordset(wave) as tally (
-        run_id uuid, closed integer, no_longer_waiting integer, unsuccessful integer, steps jsonb
-      )
-      join runledger.workflow_runs as run on run.id = tally.run_id
-      cross join lateral jsonb_to_recordset(tally.steps) as step (id uuid, status text)
-    ),
-    counted as materialized (
+  while run_ids is not null loop
+    with counted as materialized (
       select
-        edge.dependent_step_id as id,
-        count(*)::integer as ended_count,
-        (count(*) filter (where edge.release_mode = 'ON_SUCCESS' and ended.status <> 'SUCCEEDED'))::integer
-          as unsatisfied_count
-      from ended
-      join runledger.workflow_step_dependencies as edge on edge.prerequisite_step_id = ended.id
-      where ended.run_status <> 'CANCELED'
-      group by edge.dependent_step_id
+        ended.dependent_step_id as id, count(*)::integer as ended_count,
+        (count(*) filter (where ended.is_unsatisfied))::integer as unsatisfied_count
+      from (
+        select edge.dependent_step_id, false as is_unsatisfied
+        from runledger.workflow_step_dependencies as edge
+        where edge.prerequisite_step_id = any (succeeded_ids)
+        union all
+        select edge.dependent_step_id, edge.release_mode = 'ON_SUCCESS'
+        from runledger.workflow_step_dependencies as edge
+        where edge.prerequisite_step_id = any (unsuccessful_ids)
+      ) as ended
+      group by ended.dependent_step_id
     ),
     touched as (
       update runledger.workflow_steps as step
@@ -527,7 +532,8 @@ begin
             'workflow.dependency_unsatisfied'
         end
       from counted
-      where step.id = counted.id
+      where step.id = any (array(select counted.id from counted))
+        and step.id = counted.id
         and step.status = 'BLOCKED'
       returning
         step.id, step.run_id, step.status, step.job_type, step.organization_id, step.priority, step.max_attempts,
@@ -550,60 +556,66 @@ begin
       select enqueued.id, 1, 1, 'ENQUEUED', enqueued.stage
       from enqueued
     ),
-    moved as materialized (
+    tallied as materialized (
       select
-        touched.run_id,
-        (count(*) filter (where touched.status = 'WAITING_FOR_EXTERNAL'))::integer as now_waiting,
-        (count(*) filter (where touched.status = 'CANCELED'))::integer as canceled,
-        jsonb_agg(jsonb_build_object('id', touched.id, 'status', touched.status))
-          filter (where touched.status = 'CANCELED') as steps
-      from touched
-      where touched.status in ('WAITING_FOR_EXTERNAL', 'CANCELED')
-      group by touched.run_id
+        change.run_id, sum(change.closed)::integer as closed, sum(change.no_longer_waiting)::integer as no_longer_waiting,
+        sum(change.unsuccessful)::integer as unsuccessful, sum(change.now_waiting)::integer as now_waiting,
+        sum(change.canceled)::integer as canceled
+      from (
+        select ended.run_id, ended.closed, ended.no_longer_waiting, ended.unsuccessful, 0 as now_waiting, 0 as canceled
+        from unnest(run_ids, closed_counts, no_longer_waiting_counts, new_unsuccessful_counts) as ended (
+          run_id, closed, no_longer_waiting, unsuccessful
+        )
+        union all
+        select
+          touched.run_id, 0, 0, 0, (touched.status = 'WAITING_FOR_EXTERNAL')::integer,
+          (touched.status = 'CANCELED')::integer
+        from touched
+        where touched.status in ('WAITING_FOR_EXTERNAL', 'CANCELED')
+      ) as change
+      group by change.run_id
     ),
     -- What ended in this wave was counted open or waiting; what it cancels is taken from open here and now.
     rolled as (
       update runledger.workflow_runs as run
-      set open_count = run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0),
-        waiting_count = run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0),
-        unsuccessful_count = run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0),
+      set open_count = run.open_count - tallied.closed - tallied.now_waiting - tallied.canceled,
+        waiting_count = run.waiting_count - tallied.no_longer_waiting + tallied.now_waiting,
+        unsuccessful_count = run.unsuccessful_count + tallied.unsuccessful + tallied.canceled,
         status = case
           when run.status = 'CANCELED' then 'CANCELED'
-          when run.open_count - tally.closed - coalesce(moved.now_waiting, 0) - coalesce(moved.canceled, 0) > 0 then
-            'RUNNING'
-          when run.waiting_count - tally.no_longer_waiting + coalesce(moved.now_waiting, 0) > 0 then
-            'WAITING_FOR_EXTERNAL'
-          when run.unsuccessful_count + tally.unsuccessful + coalesce(moved.canceled, 0) > 0 then
-            'COMPLETED_WITH_ERRORS'
+          when run.open_count - tallied.closed - tallied.now_waiting - tallied.canceled > 0 then 'RUNNING'
+          when run.waiting_count - tallied.no_longer_waiting + tallied.now_waiting > 0 then 'WAITING_FOR_EXTERNAL'
+          when run.unsuccessful_count + tallied.unsuccessful + tallied.canceled > 0 then 'COMPLETED_WITH_ERRORS'
           else 'SUCCEEDED'
         end,
         finished_at = case
           when run.status = 'CANCELED' then run.finished_at
-          when run.open_count - tally.closed - coalesce(moved.canceled, 0)
-            + run.waiting_count - tally.no_longer_waiting = 0 then clock_timestamp()
+          when run.open_count - tallied.closed - tallied.canceled + run.waiting_count - tallied.no_longer_waiting = 0 then
+            clock_timestamp()
         end
-      from (
-        select distinct ended.run_id, ended.closed, ended.no_longer_waiting, ended.unsuccessful from ended
-      ) as tally
-      left join moved on moved.run_id = tally.run_id
-      where run.id = tally.run_id
-      returning run.id, run.finished_at, run.enqueue_request ? 'result_step_key' as has_result
+      from tallied
+      where run.id = any (run_ids)
+        and run.id = tallied.run_id
+      -- Looked for at the end only: the request of a large run is megabytes.
+      returning
+        run.id, case when run.finished_at is not null then run.enqueue_request ? 'result_step_key' end as is_awaited
     ),
     -- Somebody may be waiting for the result. NOTIFY takes a lock of the whole database at commit, so runs without a
     -- declared result do without.
     notified as materialized (
       select count(pg_notify('runledger_workflow_run_ended', rolled.id::text)) as notifications
       from rolled
-      where rolled.finished_at is not null
-        and rolled.has_result
+      where rolled.is_awaited
     )
-    select jsonb_agg(jsonb_build_object(
-      'run_id', moved.run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0, 'steps', moved.steps
-    ))
-    into wave
+    select
+      array_agg(tallied.run_id), array_agg(0),
+      (select array_agg(touched.id) from touched where touched.status = 'CANCELED')
+    into run_ids, closed_counts, unsuccessful_ids
     from notified
-    left join moved on moved.canceled > 0
-    having count(moved.run_id) > 0;
+    join tallied on tallied.canceled > 0;
+    succeeded_ids := null;
+    no_longer_waiting_counts := closed_counts;
+    new_unsuccessful_counts := closed_counts;
   end loop;
 end
 $fn$;
@@ -618,14 +630,21 @@ create function runledger.finish_workflow_steps(finished jsonb) returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $fn$
 declare
-  ended_steps jsonb;
+  run_ids uuid[];
+  closed_counts integer[];
+  no_longer_waiting_counts integer[];
+  unsuccessful_counts integer[];
+  succeeded_ids uuid[];
+  unsuccessful_ids uuid[];
 begin
   with input as materialized (
     select step.*
     from jsonb_to_recordset(finished) as step (
-      step_id uuid, run_id uuid, status text, reason text, error_code text, error_message text, result jsonb
+      step_id uuid, status text, reason text, error_code text, error_message text, result jsonb
     )
   ),
   marked as (
@@ -638,33 +657,38 @@ begin
       last_error_message = input.error_message,
       output = input.result -> 'output'
     from input
-    where step.id = input.step_id
+    where step.id = any (array(select input.step_id from input))
+      and step.id = input.step_id
       and step.status in ('ENQUEUED', 'WAITING_FOR_EXTERNAL')
     returning step.id, step.run_id, step.status, step.execution_kind
   ),
   tallied as (
     select
       marked.run_id,
-      count(*) filter (where marked.execution_kind = 'JOB') as closed,
-      count(*) filter (where marked.execution_kind = 'EXTERNAL') as no_longer_waiting,
-      count(*) filter (where marked.status <> 'SUCCEEDED') as unsuccessful,
-      jsonb_agg(jsonb_build_object('id', marked.id, 'status', marked.status)) as steps
+      (count(*) filter (where marked.execution_kind = 'JOB'))::integer as closed,
+      (count(*) filter (where marked.execution_kind = 'EXTERNAL'))::integer as no_longer_waiting,
+      (count(*) filter (where marked.status <> 'SUCCEEDED'))::integer as unsuccessful
     from marked
     group by marked.run_id
   )
-  select jsonb_agg(jsonb_build_object(
-    'run_id', tallied.run_id, 'closed', tallied.closed, 'no_longer_waiting', tallied.no_longer_waiting,
-    'unsuccessful', tallied.unsuccessful, 'steps', tallied.steps
-  ))
-  into ended_steps
+  select
+    array_agg(tallied.run_id), array_agg(tallied.closed), array_agg(tallied.no_longer_waiting),
+    array_agg(tallied.unsuccessful),
+    (select array_agg(marked.id) from marked where marked.status = 'SUCCEEDED'),
+    (select array_agg(marked.id) from marked where marked.status <> 'SUCCEEDED')
+  into run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
   from tallied;
 
-  perform runledger.release_workflow_dependents(ended_steps);
+  perform runledger.release_workflow_dependents(
+    run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
+  );
 end
 $fn$;
 
 revoke all on function runledger.place_workflow_steps(jsonb) from public;
-revoke all on function runledger.release_workflow_dependents(jsonb) from public;
+revoke all on function
+  runledger.release_workflow_dependents(uuid[], integer[], integer[], integer[], uuid[], uuid[])
+from public;
 revoke all on function runledger.finish_workflow_steps(jsonb) from public;
 
 -- The steps of all runs, for people: which workflow, which step of how many, where it stands, how long it took.

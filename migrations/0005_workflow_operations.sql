@@ -392,15 +392,11 @@ begin
   where run.id = target_run_id;
 
   -- Steps that could never be released any more were born cancelled, and so are those that need them.
-  perform runledger.release_workflow_dependents((
-    select jsonb_build_array(jsonb_build_object(
-      'run_id', target_run_id, 'closed', 0, 'no_longer_waiting', 0, 'unsuccessful', 0,
-      'steps', jsonb_agg(jsonb_build_object('id', step.id, 'status', step.status))
-    ))
+  perform runledger.release_workflow_dependents(array[target_run_id], '{0}', '{0}', '{0}', null, array(
+    select step.id
     from runledger.workflow_steps as step
     where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
       and step.status = 'CANCELED'
-    having count(*) > 0
   ));
   return '{"is_applied": true}';
 end
