@@ -13,12 +13,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import type postgres from "postgres";
 import { ACTS } from "./demo/acts.ts";
 import type { WatchedJob } from "./demo/acts.ts";
+import { handleInvoice, invoiceAct, renderStepRuns } from "./demo/invoice.ts";
+import type { InvoiceRun } from "./demo/invoice.ts";
 import { createDemoCatalog } from "./demo/jobs.ts";
 import { followLedger } from "./demo/ledger_feed.ts";
 import { createLedgerTable } from "./demo/ledger_table.ts";
 import type { Screen } from "./demo/ledger_table.ts";
 import { renderSummary, summarize } from "./demo/summary.ts";
 import { INTERRUPTED, openDatabase } from "./support/database.ts";
+import { drawRun } from "./support/workflow.ts";
 
 /** How often the ledger is read, in milliseconds. */
 const REFRESH_MS = 40;
@@ -42,10 +45,12 @@ async function runDemo(signal: AbortSignal): Promise<number> {
   if (signal.aborted) return INTERRUPTED;
   screen.write(`Runledger on ${database.place}\n\n`);
 
-  const catalog = createDemoCatalog();
+  const catalog = handleInvoice(createDemoCatalog());
   await catalog.sync(sql);
   const watched: WatchedJob[] = [];
-  for (const { title, enqueue } of ACTS) {
+  const invoice: InvoiceRun = { runId: undefined };
+  const acts = [...ACTS, invoiceAct(invoice)];
+  for (const { title, enqueue } of acts) {
     watched.push(...await enqueue(sql));
     screen.write(`  enqueued ${title}\n`);
   }
@@ -56,7 +61,9 @@ async function runDemo(signal: AbortSignal): Promise<number> {
     config: { pollIntervalMs: 50, maxGlobalConcurrency: 4, claimBatchSize: 4 },
     logger: { ...consoleLogger, debug: () => {}, info: () => {} },
   });
+  const outside = Promise.allSettled(acts.map(({ meanwhile }) => meanwhile?.(sql, signal)));
   const hasEnded = await showLedger(sql, watched, signal);
+  await outside;
   await supervisor.shutdown({ timeoutMs: hasEnded ? 5000 : 500 });
 
   if (!hasEnded) {
@@ -65,6 +72,10 @@ async function runDemo(signal: AbortSignal): Promise<number> {
   }
   const summary = await summarize(sql, watched.map(({ jobId }) => jobId));
   screen.write(`\n${renderSummary(summary)}\n`);
+  if (invoice.runId !== undefined) {
+    screen.write(`\nselect * from runledger.workflow_step_runs\n${await renderStepRuns(sql, invoice.runId)}\n`);
+    screen.write(`\n${await drawRun(sql, invoice.runId)}\n`);
+  }
   return 0;
 }
 

@@ -23,6 +23,8 @@ export interface Act {
   readonly title: string;
   /** Enqueues it and gives the jobs that follow, the steps of a workflow run included: a step's job has the step's id. */
   readonly enqueue: (sql: postgres.Sql) => Promise<readonly WatchedJob[]>;
+  /** What happens outside while the worker runs; ends at the signal at the latest. */
+  readonly meanwhile?: (sql: postgres.Sql, signal: AbortSignal) => Promise<void>;
 }
 
 const PHOTOS = 6;
