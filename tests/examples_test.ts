@@ -145,7 +145,11 @@ Deno.test("examples: every one is run by a test", async () => {
   assert.deepEqual(found, [...Object.keys(PROGRAMS), ...OTHERS].sort());
 });
 
-const SUMMARY = /\n\njobs {6}9 SUCCEEDED, 1 DEAD_LETTERED\nattempts {2}13\nevents {4}40\nseconds {3}\d+\.\d\n$/;
+const SUMMARY = /\n\njobs {6}13 SUCCEEDED, 1 DEAD_LETTERED\nattempts {2}18\nevents {4}55\nseconds {3}\d+\.\d\n/;
+
+/** What the demo ends with: the steps of its workflow as the view tells them, and its graph. */
+const WORKFLOW =
+  /\n0004 {2}[\d:.]{12} {2}invoice\.process {2}approval 4\/5 {2}succeeded {2}\d+ ms\n0005 .*notify 5\/5 .*\n\n( .*\n){4} {11}└─ \[\+\] notify SUCCEEDED {13}after approval\n$/;
 
 Deno.test("demo: shows every event and a true summary, twice and at once, in plain lines without a terminal", async () => {
   for (const demos of [1, 2]) {
@@ -153,10 +157,11 @@ Deno.test("demo: shows every event and a true summary, twice and at once, in pla
       assert.equal(code, 0, stderr);
       assert.equal(stderr, "");
       assert.match(stdout, SUMMARY);
+      assert.match(stdout, WORKFLOW);
       assert.equal(stdout, stripVTControlCharacters(stdout).replaceAll("\r", ""), "control characters in plain output");
-      assert.match(stdout, /^time {10}job {13}attempt {2}event {12}duration {2}detail$/m);
+      assert.match(stdout, /^time {10}job +attempt {2}event {12}duration {2}detail$/m);
       const rows = stdout.match(/^\d\d:\d\d:\d\d\.\d{3} {2}.*$/gm) ?? [];
-      assert.equal(rows.length, 40);
+      assert.equal(rows.length, 55);
       assert.equal(
         rows.filter((row) => / sync_invoice +[12]\/5 {2}FAILED +\d+ ms {2}billing\.busy$/.test(row)).length,
         2,
