@@ -329,6 +329,29 @@ export type {
   StoredJobDefinition,
 } from "@runledger/postgres";
 
+// postgres: schedules
+export {
+  assertJobSchedule,
+  deleteJobSchedule,
+  getJobScheduleByName,
+  listJobSchedules,
+  materializeDueSchedules,
+  MAX_SCHEDULE_NAME_BYTES,
+  setJobScheduleActive,
+  setJobScheduleNextFireAt,
+  upsertJobSchedule,
+  upsertJobSchedules,
+} from "@runledger/postgres";
+export type {
+  DeferredSchedule,
+  FiredSchedule,
+  JobSchedule,
+  JobScheduleInput,
+  ListJobSchedulesOptions,
+  MaterializedSchedules,
+  MaterializeOptions,
+} from "@runledger/postgres";
+
 // postgres: read
 export { getJob, listDeadLetters, listJobAttempts, listJobEvents } from "@runledger/postgres";
 export type {

@@ -60,6 +60,12 @@ export type RunledgerErrorCode =
   | "job.canceled"
   | "worker.shutdown"
   | "job_definition.active_schedule_exists"
+  | "job_schedule.invalid_name"
+  | "job_schedule.invalid_cron"
+  | "job_schedule.invalid_timezone"
+  | "job_schedule.invalid_jitter"
+  | "job_schedule.not_found"
+  | "job_schedule.definition_not_found_or_disabled"
   | "workflow.invalid_dag_empty"
   | "workflow.invalid_dag_workflow_type_blank"
   | "workflow.invalid_dag_step_key_blank"
@@ -332,6 +338,50 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     cause: "A definition cannot be disabled while schedules would go on firing into it.",
     retry: "no",
     action: "Pause the schedules that `details.schedules` names first.",
+  },
+  "job_schedule.invalid_name": {
+    category: "validation",
+    message: "The name of a schedule must be text without white space around it.",
+    cause: "Blank, padded, longer than 255 bytes, holds U+0000 or a lone surrogate, or was given twice in one call.",
+    retry: "no",
+    action: "Give the schedule a name of its own.",
+  },
+  "job_schedule.invalid_cron": {
+    category: "validation",
+    message: "The cron expression cannot be used.",
+    cause:
+      "Not five, six or seven fields, a field that is out of its range, or a date that never comes. A stored one: " +
+      "the scheduler reports it and looks again every 30 seconds.",
+    retry: "no",
+    action: "Correct the expression: minute, hour, day of month, month, day of week; seconds go first, a year last.",
+  },
+  "job_schedule.invalid_timezone": {
+    category: "validation",
+    message: "The time zone of a schedule must be an IANA name, such as Europe/Berlin.",
+    cause: "This runtime does not know a time zone of that name.",
+    retry: "no",
+    action: "Name a zone of the IANA database, or leave it out for UTC.",
+  },
+  "job_schedule.invalid_jitter": {
+    category: "validation",
+    message: "The jitter of a schedule must be a whole number of seconds from 0 to 86400.",
+    cause: "`maxJitterSeconds` is negative, fractional or longer than a day.",
+    retry: "no",
+    action: "Correct `maxJitterSeconds`.",
+  },
+  "job_schedule.not_found": {
+    category: "not_found",
+    message: "There is no such schedule.",
+    cause: "The name was never used, the schedule was deleted, or it belongs to another organization than the scope.",
+    retry: "no",
+    action: "Check the name and the scope.",
+  },
+  "job_schedule.definition_not_found_or_disabled": {
+    category: "conflict",
+    message: "The schedule's job type is not defined, or it is disabled.",
+    cause: "An active schedule needs an enabled definition, and any schedule one that exists.",
+    retry: "yes",
+    action: "Sync the catalog, or enable the types in `details.jobTypes`; a paused schedule may have a disabled one.",
   },
   "workflow.invalid_dag_empty": {
     category: "validation",

@@ -2,9 +2,9 @@
 --
 --   runledger_owner     owns the schema and everything in it; used to migrate and by no running process
 --   runledger_enqueue   enqueues jobs and workflow runs by calling two functions, and sees nothing at all
---   runledger_worker    claims, settles, reaps, writes logs, stores definitions, enqueues
---   runledger_operator  reads everything; cancels, requeues, replays, completes gates, switches types on and off, runs
---                       retention
+--   runledger_worker    claims, settles, reaps, fires schedules, writes logs, stores definitions and schedules, enqueues
+--   runledger_operator  reads everything; cancels, requeues, replays, completes gates, switches types and schedules on and
+--                       off, runs retention
 --
 -- Run it in the database after every migration, as a superuser or as the role that migrated and has CREATEROLE. It may run
 -- again at any time, and is all or nothing. Then grant a group to a login: grant runledger_worker to my_worker;
@@ -103,6 +103,17 @@ begin
     insert (job_type, version, max_attempts, timeout_seconds, priority),
     update (version, max_attempts, timeout_seconds, priority, updated_at)
   on runledger.job_definitions to runledger_worker;
+  -- Not is_active, nor whose a schedule is, once it is there.
+  grant
+    select,
+    insert (
+      id, name, job_type, organization_id, payload_template, cron_expression, timezone, is_active, next_fire_at,
+      max_jitter_seconds
+    ),
+    update (
+      job_type, payload_template, cron_expression, timezone, next_fire_at, last_fired_at, max_jitter_seconds, updated_at
+    )
+  on runledger.job_schedules to runledger_worker;
   -- Not the keys and requests of producers, and nothing of what was asked for can be changed.
   grant
     select (
@@ -138,6 +149,7 @@ begin
   grant
     execute on function
       runledger.new_id(),
+      runledger.set_job_definitions_enabled(jsonb, boolean),
       runledger.delete_finished_jobs(jsonb, interval, integer, boolean),
       runledger.delete_finished_workflow_runs(interval, integer, boolean),
       runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb),
@@ -163,6 +175,7 @@ begin
   on runledger.job_events to runledger_operator;
   grant delete on runledger.job_dead_letters to runledger_operator;
   grant update (is_enabled, updated_at) on runledger.job_definitions to runledger_operator;
+  grant update (is_active, next_fire_at, updated_at), delete on runledger.job_schedules to runledger_operator;
   grant
     insert (job_type, schema_version, config, updated_by_user_id),
     update (schema_version, config, updated_by_user_id, updated_at)

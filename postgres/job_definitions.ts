@@ -4,8 +4,9 @@
  * @module
  */
 
-import { RunledgerError } from "@runledger/core";
-import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
+import { isRunledgerError, RunledgerError } from "@runledger/core";
+import type { RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
+import { readBoolean, readInstant, readInteger, readJson, readText } from "./_rows.ts";
 import { noteText, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -93,37 +94,71 @@ export async function upsertJobDefinitions(
   await runStatement(db, UPSERT, [JSON.stringify(input)], { write: true });
 }
 
-// locks: the definition. index: job_definitions_pkey. no row: no such type.
-const SET_ENABLED = `
-update runledger.job_definitions as definition
-set is_enabled = $2::boolean,
-  updated_at = case when definition.is_enabled = $2::boolean then definition.updated_at else now() end
-where definition.job_type = $1::text
-returning ${COLUMNS}
-`;
+// locks: the definitions in order of type, against schedules being activated (see migrations/0006_schedules.sql).
+// index: job_definitions_pkey.
+const SET_ENABLED = "select runledger.set_job_definitions_enabled($1::text::jsonb, $2::boolean)::text as answer";
+
+/** What runledger.set_job_definitions_enabled answers. */
+interface SetEnabledAnswer {
+  readonly error?: RunledgerErrorCode;
+  readonly details?: Readonly<Record<string, RunledgerErrorDetail>>;
+  readonly definitions?: readonly Row[];
+  readonly changed?: readonly string[];
+}
 
 /**
  * Enables or disables a job type. Disabling refuses new jobs of the type; those already queued still run.
  *
- * An enqueue that began before the change was committed may still land.
+ * An enqueue that began before the change was committed may still land. A type that an active schedule uses cannot be
+ * disabled, nor can a schedule of a disabled type be activated, whoever else does what at the same time.
  *
  * @param db A pool, client or open transaction.
  * @param jobType The job type.
  * @param isEnabled Whether new jobs may be enqueued.
  * @returns The definition as it is now.
- * @throws {RunledgerError} `job.definition_not_found`; `db.*` codes.
+ * @throws {RunledgerError} `job.definition_not_found`; `job_definition.active_schedule_exists` with the first hundred of
+ * them in `details.schedules`; `db.*` codes.
  */
 export async function setJobDefinitionEnabled(
   db: Queryable,
   jobType: string,
   isEnabled: boolean,
 ): Promise<StoredJobDefinition> {
-  const [row] = await runStatement(db, SET_ENABLED, [
-    noteText("jobType", jobType, 255),
-    switchValue("isEnabled", isEnabled),
-  ], { write: true });
-  if (row === undefined) throw new RunledgerError("job.definition_not_found");
-  return decodeDefinition(row);
+  const jobTypes = [noteText("jobType", jobType, 255)];
+  const { definitions } = await switchJobDefinitions(db, jobTypes, switchValue("isEnabled", isEnabled));
+  const [definition] = definitions;
+  if (definition === undefined) throw new RunledgerError("job.definition_not_found");
+  return definition;
+}
+
+/**
+ * Enables or disables job types, all or none; unknown ones are left out.
+ *
+ * @internal
+ * @param db A pool, client or open transaction.
+ * @param jobTypes The types.
+ * @param isEnabled Whether new jobs may be enqueued.
+ * @returns The definitions as they are now, by type, and which of them changed.
+ */
+export async function switchJobDefinitions(
+  db: Queryable,
+  jobTypes: readonly string[],
+  isEnabled: boolean,
+): Promise<{ readonly definitions: readonly StoredJobDefinition[]; readonly changed: readonly string[] }> {
+  let row: Row | undefined;
+  try {
+    [row] = await runStatement(db, SET_ENABLED, [JSON.stringify(jobTypes), isEnabled], { write: true });
+  } catch (error) {
+    // A snapshot that is older than the schedule: only the foreign key saw it, and calls it by its other end.
+    if (!isRunledgerError(error, "job_schedule.definition_not_found_or_disabled")) throw error;
+    throw new RunledgerError("job_definition.active_schedule_exists", { cause: error, details: { jobTypes } });
+  }
+  if (row === undefined) throw new RunledgerError("db.unexpected_result");
+  const answer = readJson(row, "answer") as unknown as SetEnabledAnswer;
+  if (answer.error !== undefined) {
+    throw new RunledgerError(answer.error, answer.details === undefined ? {} : { details: answer.details });
+  }
+  return { definitions: (answer.definitions ?? []).map(decodeDefinition), changed: answer.changed ?? [] };
 }
 
 // index: job_definitions_pkey; the table is as small as the number of job types.

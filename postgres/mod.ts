@@ -67,6 +67,20 @@ export {
 } from "./job_runtime_configs.ts";
 export type { JobRuntimeConfig, JobRuntimeConfigInput, JobRuntimeConfigValue } from "./job_runtime_configs.ts";
 
+// Schedules
+export { assertJobSchedule, MAX_SCHEDULE_NAME_BYTES, upsertJobSchedule, upsertJobSchedules } from "./schedules.ts";
+export type { JobSchedule, JobScheduleInput } from "./schedules.ts";
+export {
+  deleteJobSchedule,
+  getJobScheduleByName,
+  listJobSchedules,
+  setJobScheduleActive,
+  setJobScheduleNextFireAt,
+} from "./schedule_operations.ts";
+export type { ListJobSchedulesOptions } from "./schedule_operations.ts";
+export { materializeDueSchedules } from "./schedule_fire.ts";
+export type { DeferredSchedule, FiredSchedule, MaterializedSchedules, MaterializeOptions } from "./schedule_fire.ts";
+
 // Read
 export { getJob, listDeadLetters, listJobAttempts, listJobEvents } from "./job_queries.ts";
 export type {

@@ -14,7 +14,7 @@ import type { ErrorCatalogueEntry, RunledgerErrorCategory } from "../core/error_
 const GROUPS: Readonly<Record<string, string>> = {
   job: "Jobs",
   job_definition: "Job definitions",
-  schedule: "Schedules",
+  job_schedule: "Schedules",
   workflow: "Workflows",
   worker: "Workers",
   schema: "The schema",

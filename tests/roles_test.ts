@@ -32,6 +32,10 @@ async function leased(admin: Sql): Promise<JobLease> {
   return lease;
 }
 
+const schedule = (): runledger.JobScheduleInput => ({ name: newId(), jobType: "b", cron: "@daily", payload: {} });
+
+const scheduleOf = async (admin: Sql) => (await runledger.upsertJobSchedule(admin, schedule())).name;
+
 const failed = { kind: "failed", failure: { kind: "TERMINAL", code: "x.y", message: "no" } } as const;
 
 /** A step whose end releases another. */
@@ -194,7 +198,56 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     call: (db) => runledger.migrate(db),
   },
 
+  assertJobSchedule: {
+    may: ROLES,
+    call: () => Promise.resolve(runledger.assertJobSchedule(schedule())),
+  },
+  upsertJobSchedule: {
+    may: ["owner", "worker"],
+    call: async (db) => {
+      const { name } = await runledger.upsertJobSchedule(db, schedule());
+      await runledger.upsertJobSchedule(db, { ...schedule(), name, cron: "@hourly" });
+    },
+  },
+  upsertJobSchedules: {
+    may: ["owner", "worker"],
+    call: (db) => runledger.upsertJobSchedules(db, [schedule(), schedule()]),
+  },
+  materializeDueSchedules: {
+    may: ["owner", "worker"],
+    call: async (db, admin) => {
+      const name = await scheduleOf(admin);
+      await runledger.setJobScheduleNextFireAt(admin, name, { ...ALL, nextFireAt: new Date(0) });
+      assert((await runledger.materializeDueSchedules(db)).fired.some((fire) => fire.name === name));
+    },
+  },
+
   // Operators.
+  setJobScheduleActive: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => {
+      const name = await scheduleOf(admin);
+      await runledger.setJobScheduleActive(db, name, { ...ALL, isActive: false });
+      await runledger.setJobScheduleActive(db, name, { ...ALL, isActive: true });
+    },
+  },
+  setJobScheduleNextFireAt: {
+    may: ["owner", "worker", "operator"],
+    call: async (db, admin) =>
+      runledger.setJobScheduleNextFireAt(db, await scheduleOf(admin), { ...ALL, nextFireAt: new Date() }),
+  },
+  deleteJobSchedule: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => assert(await runledger.deleteJobSchedule(db, await scheduleOf(admin), ALL)),
+  },
+  getJobScheduleByName: {
+    may: ["owner", "worker", "operator"],
+    call: async (db, admin) => assert(await runledger.getJobScheduleByName(db, await scheduleOf(admin), ALL)),
+  },
+  listJobSchedules: {
+    may: ["owner", "worker", "operator"],
+    call: (db) => runledger.listJobSchedules(db, ALL),
+  },
   cancelJob: {
     may: ["owner", "worker", "operator"],
     call: async (db, admin) => runledger.cancelJob(db, await jobOf(admin, "PENDING"), { ...ALL, reason: "because" }),
@@ -375,6 +428,7 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
   enqueue: [
     "select count(*) from runledger.job_queue",
     "select count(*) from runledger.job_definitions",
+    "select count(*) from runledger.job_schedules",
     "select count(*) from runledger.job_events",
     "select count(*) from runledger.job_attempts",
     "select count(*) from runledger.migration_history",
@@ -404,6 +458,10 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
     "update runledger.job_definitions set is_enabled = true",
     "insert into runledger.job_definitions (job_type, is_enabled) values ('c', true)",
     "delete from runledger.job_definitions",
+    "update runledger.job_schedules set is_active = true",
+    "update runledger.job_schedules set organization_id = null",
+    "delete from runledger.job_schedules",
+    "select runledger.set_job_definitions_enabled('[]', true)",
     "select message from runledger.job_logs",
     "update runledger.job_logs set message = 'x'",
     "delete from runledger.job_logs",
@@ -428,6 +486,8 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
     "insert into runledger.job_dead_letters (job_id) values (gen_random_uuid())",
     "insert into runledger.job_definitions (job_type) values ('c')",
     "update runledger.job_definitions set max_attempts = 9",
+    "update runledger.job_schedules set payload_template = '1'",
+    "insert into runledger.job_schedules (id) values (gen_random_uuid())",
     "delete from runledger.job_logs",
     "alter table runledger.job_events disable trigger all",
     "create table runledger.mine ()",

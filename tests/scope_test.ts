@@ -49,11 +49,22 @@ const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
     runledger.recoverWorkflowRun(db, id, { scope, recoveryKey: newId(), mode: "REPLAY" }),
 };
 
+/** Functions on one schedule, by its name. */
+const ON_SCHEDULES: Readonly<Record<string, ScopedCall>> = {
+  getJobScheduleByName: (db, name, scope) => runledger.getJobScheduleByName(db, name, { scope }),
+  setJobScheduleActive: (db, name, scope) => runledger.setJobScheduleActive(db, name, { scope, isActive: false }),
+  setJobScheduleNextFireAt: (db, name, scope) =>
+    runledger.setJobScheduleNextFireAt(db, name, { scope, nextFireAt: new Date() }),
+  deleteJobSchedule: (db, name, scope) => runledger.deleteJobSchedule(db, name, { scope }),
+};
+
 /** Functions over many rows. */
 const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readonly string[]>>> = {
   listDeadLetters: async (db, scope) =>
     (await runledger.listDeadLetters(db, { scope, limit: 1000 })).deadLetters.map(({ jobId }) => jobId),
   requeueDeadLetters: (db, scope) => runledger.requeueDeadLetters(db, { scope, limit: 2 }),
+  listJobSchedules: async (db, scope) =>
+    (await runledger.listJobSchedules(db, { scope, limit: 1000 })).map(({ scheduleId }) => scheduleId),
 };
 
 /** Functions without a scope, each with the reason. A new one must be argued for here. */
@@ -84,11 +95,15 @@ const UNSCOPED: Readonly<Record<string, string>> = {
   getRequiredJobRuntimeConfig: "configs belong to no organization",
   listJobRuntimeConfigs: "configs belong to no organization",
   upsertJobRuntimeConfig: "configs belong to no organization",
+  assertJobSchedule: "no database",
+  upsertJobSchedule: "the schedule names its organization, which is trusted input; names are unique across them",
+  upsertJobSchedules: "the schedules name their organizations, which are trusted input; names are unique across them",
+  materializeDueSchedules: "schedulers serve every organization",
 };
 
 Deno.test("every public function takes a scope, or says why it has none", () => {
   const names = Object.entries(runledger).filter(([, value]) => typeof value === "function").map(([name]) => name);
-  const placed = [ON_JOBS, ON_RUNS, ON_MANY, UNSCOPED].flatMap((table) => Object.keys(table));
+  const placed = [ON_JOBS, ON_RUNS, ON_SCHEDULES, ON_MANY, UNSCOPED].flatMap((table) => Object.keys(table));
   assert.deepEqual(names.filter((name) => !placed.includes(name)), [], "give them a scope, or a reason");
   assert.deepEqual(placed.filter((name) => !names.includes(name)), []);
   assert.equal(new Set(placed).size, placed.length);
@@ -101,6 +116,7 @@ interface Fixture {
   readonly owner: Owner;
   readonly jobIds: readonly string[];
   readonly runIds: readonly string[];
+  readonly scheduleNames: readonly string[];
 }
 
 const organizationOf = (owner: Owner) => owner === "global" ? {} : owner;
@@ -138,7 +154,11 @@ async function prepare(sql: Sql, owner: Owner): Promise<Fixture> {
   const runs = await runledger.enqueueWorkflowRuns(sql, [workflow(owner), workflow(owner)]);
   const runIds = runs.map(({ runId }) => runId);
   await runledger.cancelWorkflowRun(sql, runIds[1] ?? "", { scope: "all" });
-  return { owner, jobIds, runIds };
+  const schedules = await runledger.upsertJobSchedules(
+    sql,
+    [1, 2].map(() => ({ ...organizationOf(owner), name: newId(), jobType: "a", cron: "@daily", payload: "secret" })),
+  );
+  return { owner, jobIds, runIds, scheduleNames: schedules.map(({ name }) => name) };
 }
 
 /** A fingerprint of all rows that do not belong to an owner. */
@@ -162,6 +182,8 @@ async function othersOf(sql: Sql, owner: Owner): Promise<string> {
         where log.job_id in (select (foreign_jobs.queue).id from foreign_jobs)
       union all select step::text from runledger.workflow_steps as step
         where step.run_id in (select (foreign_runs.run).id from foreign_runs)
+      union all select schedule::text from runledger.job_schedules as schedule
+        where schedule.organization_id is distinct from ${own}::uuid
       union all select mutation::text from runledger.workflow_run_mutations as mutation
         where mutation.run_id in (select (foreign_runs.run).id from foreign_runs)
     )
@@ -189,6 +211,11 @@ Deno.test("no call sees or changes what lies outside its scope, and a foreign id
   const action = fc.oneof(
     fc.record({ of: fc.constant("job"), name: fc.constantFrom(...Object.keys(ON_JOBS)), target: fc.nat({ max: 4 }) }),
     fc.record({ of: fc.constant("run"), name: fc.constantFrom(...Object.keys(ON_RUNS)), target: fc.nat({ max: 1 }) }),
+    fc.record({
+      of: fc.constant("schedule"),
+      name: fc.constantFrom(...Object.keys(ON_SCHEDULES)),
+      target: fc.nat({ max: 1 }),
+    }),
     fc.record({ of: fc.constant("many"), name: fc.constantFrom(...Object.keys(ON_MANY)), target: fc.constant(0) }),
   );
   await fc.assert(
@@ -200,11 +227,19 @@ Deno.test("no call sees or changes what lies outside its scope, and a foreign id
         const rows = await sql<{ id: string }[]>`
           select id from runledger.job_queue
           where id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb)::uuid)
+            and organization_id is distinct from ${scope === "global" ? null : scope.organizationId}::uuid
+          union all
+          select id from runledger.job_schedules
+          where id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb)::uuid)
             and organization_id is distinct from ${scope === "global" ? null : scope.organizationId}::uuid`;
         assert.deepEqual([...rows], [], `${name} gave rows of others`);
       } else {
-        const table = of === "job" ? ON_JOBS : ON_RUNS;
-        const ids = (of === "job" ? fixtures[owner]?.jobIds : fixtures[owner]?.runIds) ?? [];
+        const { jobIds, runIds, scheduleNames } = fixtures[owner] as Fixture;
+        const [table, ids] = of === "job"
+          ? [ON_JOBS, jobIds]
+          : of === "run"
+          ? [ON_RUNS, runIds]
+          : [ON_SCHEDULES, scheduleNames];
         const call = table[name] as ScopedCall;
         const seen = await seenOf(call(sql, ids[target] ?? "", scope));
         const unknown = await seenOf(call(sql, newId(), scope));
@@ -234,6 +269,12 @@ Deno.test('within its scope, and with "all", each call finds what is there', asy
         const seen = await Promise.all(runIds.map((id) => seenOf(call(sql, id, scope))));
         assert(seen.some((one) => !isSame(one, unknown)), `${name} finds nothing`);
       }
+      for (const [name, call] of Object.entries(ON_SCHEDULES)) {
+        const { scheduleNames } = await prepare(sql, owner);
+        const unknown = await seenOf(call(sql, newId(), scope));
+        const seen = await Promise.all(scheduleNames.map((schedule) => seenOf(call(sql, schedule, scope))));
+        assert(seen.every((one) => !isSame(one, unknown)), `${name} finds nothing`);
+      }
       for (const [name, call] of Object.entries(ON_MANY)) {
         await prepare(sql, owner);
         assert((await call(sql, scope)).length > 0, `${name} finds nothing`);
@@ -254,7 +295,7 @@ function isSame(a: unknown, b: unknown): boolean {
 Deno.test("a call without a scope, or with something that is none, is a TypeError and reaches nothing", async () => {
   await using database = await openTestDatabase({ checks: false });
   const { sql } = database;
-  const { jobIds, runIds } = await prepare(sql, "global");
+  const { jobIds, runIds, scheduleNames } = await prepare(sql, "global");
   const before = await othersOf(sql, { organizationId: newId() });
   const none: readonly unknown[] = [
     undefined,
@@ -273,6 +314,9 @@ Deno.test("a call without a scope, or with something that is none, is a TypeErro
   for (const scope of none as readonly Scope[]) {
     for (const call of Object.values(ON_JOBS)) await assert.rejects(call(sql, jobIds[0] ?? "", scope), TypeError);
     for (const call of Object.values(ON_RUNS)) await assert.rejects(call(sql, runIds[0] ?? "", scope), TypeError);
+    for (const call of Object.values(ON_SCHEDULES)) {
+      await assert.rejects(call(sql, scheduleNames[0] ?? "", scope), TypeError);
+    }
     for (const call of Object.values(ON_MANY)) await assert.rejects(call(sql, scope), TypeError);
   }
   for (const organizationId of ["", "*", "all", "' or true --", "00000000-0000-0000-0000-00000000000"]) {
