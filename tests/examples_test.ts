@@ -70,7 +70,9 @@ function start(example: string, env: Readonly<Record<string, string>> = {}): Run
 }
 
 async function run(example: string, env: Readonly<Record<string, string>> = {}): Promise<Ended> {
-  return await start(example, env).ended;
+  const program = start(example, env);
+  const timer = setTimeout(() => program.signal("SIGKILL"), 60_000);
+  return await program.ended.finally(() => clearTimeout(timer));
 }
 
 /** Examples that end by themselves, with lines that they must print. */
