@@ -311,17 +311,22 @@ export type {
   RequeueResult,
 } from "@runledger/postgres";
 
-// postgres: definitions and configs
+// postgres: definitions, configs, catalogs
 export {
   getJobRuntimeConfig,
   getRequiredJobRuntimeConfig,
   listJobDefinitions,
   listJobRuntimeConfigs,
   setJobDefinitionEnabled,
+  syncJobCatalog,
+  syncJobCatalogExactly,
   upsertJobDefinitions,
   upsertJobRuntimeConfig,
 } from "@runledger/postgres";
 export type {
+  CatalogEntries,
+  CatalogScope,
+  CatalogSyncReport,
   JobDefinitionSettings,
   JobRuntimeConfig,
   JobRuntimeConfigInput,
@@ -400,7 +405,7 @@ export type {
 
 // runtime: what is run
 export { JobCatalog } from "@runledger/runtime";
-export type { FinishJob, JobContext, JobHandler, RegisteredJob } from "@runledger/runtime";
+export type { CatalogSchedule, FinishJob, JobContext, JobHandler, RegisteredJob } from "@runledger/runtime";
 
 // runtime: hearing of it
 export type {
@@ -418,11 +423,13 @@ export type {
 } from "@runledger/runtime";
 
 // runtime: running it
-export { runReaper, runWorker, shutdownSignal, Supervisor } from "@runledger/runtime";
+export { runReaper, runScheduler, runWorker, shutdownSignal, Supervisor } from "@runledger/runtime";
 export type {
   LeftJob,
   ReaperOptions,
   ReaperReport,
+  SchedulerOptions,
+  SchedulerReport,
   ShutdownOptions,
   SupervisorOptions,
   SupervisorReport,

@@ -56,7 +56,7 @@ export { deleteFinishedJobs } from "./job_retention.ts";
 export type { DeleteFinishedJobsOptions } from "./job_retention.ts";
 export type { OperatorNote } from "./operator_note.ts";
 
-// Definitions and configs
+// Definitions, configs, catalogs
 export { listJobDefinitions, setJobDefinitionEnabled, upsertJobDefinitions } from "./job_definitions.ts";
 export type { JobDefinitionSettings, StoredJobDefinition } from "./job_definitions.ts";
 export {
@@ -66,6 +66,8 @@ export {
   upsertJobRuntimeConfig,
 } from "./job_runtime_configs.ts";
 export type { JobRuntimeConfig, JobRuntimeConfigInput, JobRuntimeConfigValue } from "./job_runtime_configs.ts";
+export { syncJobCatalog, syncJobCatalogExactly } from "./catalog_sync.ts";
+export type { CatalogEntries, CatalogScope, CatalogSyncReport } from "./catalog_sync.ts";
 
 // Schedules
 export { assertJobSchedule, MAX_SCHEDULE_NAME_BYTES, upsertJobSchedule, upsertJobSchedules } from "./schedules.ts";

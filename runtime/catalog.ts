@@ -1,13 +1,13 @@
 /**
- * What a worker can run: job definitions, each with its handler.
+ * What a program declares: job definitions, each with its handler, and schedules.
  *
  * @module
  */
 
-import { RunledgerError } from "@runledger/core";
-import type { AnyJobDefinition, JobCompletion, JobDefinition } from "@runledger/core";
-import { upsertJobDefinitions } from "@runledger/postgres";
-import type { Queryable } from "@runledger/postgres";
+import { isRunledgerError, RunledgerError } from "@runledger/core";
+import type { AnyJobDefinition, JobCompletion, JobDefinition, JsonValue } from "@runledger/core";
+import { assertJobSchedule, syncJobCatalog, syncJobCatalogExactly } from "@runledger/postgres";
+import type { CatalogScope, CatalogSyncReport, JobScheduleInput, Queryable } from "@runledger/postgres";
 import { emptyHooks } from "./hooks.ts";
 import type {
   JobCanceledEvent,
@@ -36,6 +36,12 @@ export type JobHandler<Payload, Output> = (
   payload: Payload,
   context: JobContext<Output>,
 ) => Output | JobCompletion<Output> | Promise<Output | JobCompletion<Output>>;
+
+/** When a job of a definition is enqueued again and again. */
+export interface CatalogSchedule<PayloadInput> extends Omit<JobScheduleInput, "jobType" | "payload"> {
+  /** The payload of its jobs, in the input form of the definition's schema. `_schedule` is added to it. */
+  readonly payload: PayloadInput;
+}
 
 /** A definition with its handler, whatever their types. */
 export interface RegisteredJob {
@@ -68,6 +74,8 @@ export interface RegisteredJob {
  */
 export class JobCatalog {
   readonly #jobs = new Map<string, RegisteredJob>();
+  readonly #definitions = new Map<string, AnyJobDefinition>();
+  readonly #schedules = new Map<string, JobScheduleInput>();
   readonly #hooks = emptyHooks();
 
   /**
@@ -90,8 +98,67 @@ export class JobCatalog {
         details: { field: "type", jobType: definition.type },
       });
     }
+    this.#define(definition);
     this.#jobs.set(definition.type, { definition, handler });
     return this;
+  }
+
+  /**
+   * Adds a schedule, to be stored by {@linkcode JobCatalog.sync}. Its jobs need a handler in some process, not in this one.
+   *
+   * @example Every weekday at nine in Berlin
+   * ```ts
+   * import { defineJob } from "@runledger/core";
+   * import { JobCatalog } from "@runledger/runtime";
+   * import assert from "node:assert/strict";
+   * import { z } from "zod";
+   *
+   * const report = defineJob({ type: "report.send", payload: z.object({ to: z.email() }) });
+   * const catalog = new JobCatalog().schedule(report, {
+   *   name: "report.weekdays",
+   *   cron: "0 9 * * MON-FRI",
+   *   timezone: "Europe/Berlin",
+   *   payload: { to: "ada@example.com" },
+   * });
+   * assert.deepEqual(catalog.schedules.map(({ name }) => name), ["report.weekdays"]);
+   * ```
+   *
+   * @param definition What `defineJob` gave.
+   * @param schedule When, and with what payload.
+   * @returns The same catalog.
+   * @throws {RunledgerError} `job_schedule.invalid_name`, also when the catalog has one of that name already;
+   * `job_schedule.invalid_cron`, `job_schedule.invalid_timezone`, `job_schedule.invalid_jitter`, `job.invalid_payload`;
+   * `job.invalid_definition` when the catalog has another definition of the type.
+   * @throws {TypeError} When the payload schema is asynchronous.
+   */
+  schedule<PayloadInput, Payload, Output, DecodedOutput>(
+    definition: JobDefinition<PayloadInput, Payload, Output, DecodedOutput>,
+    schedule: CatalogSchedule<PayloadInput>,
+  ): this {
+    const { jobType, payload } = definition.request(schedule.payload);
+    assertFiredPayload(definition, payload);
+    const input: JobScheduleInput = { ...schedule, jobType, payload };
+    assertJobSchedule(input);
+    if (this.#schedules.has(input.name)) {
+      throw new RunledgerError("job_schedule.invalid_name", {
+        message: "The catalog has a schedule of this name already.",
+        details: { schedule: input.name },
+      });
+    }
+    this.#define(definition);
+    this.#schedules.set(input.name, input);
+    return this;
+  }
+
+  #define(definition: AnyJobDefinition): void {
+    const known = this.#definitions.get(definition.type);
+    if (known !== undefined && known !== definition) {
+      throw new RunledgerError("job.invalid_definition", {
+        message: `The catalog has another definition of the job type ${definition.type}.`,
+        details: { field: "type", jobType: definition.type },
+      });
+    }
+    this.#definitions.set(definition.type, definition);
   }
 
   /** What the hook methods have added. */
@@ -99,14 +166,19 @@ export class JobCatalog {
     return this.#hooks;
   }
 
-  /** The job types, sorted. */
+  /** The job types that have a handler, sorted. */
   get jobTypes(): readonly string[] {
     return [...this.#jobs.keys()].sort();
   }
 
-  /** The definitions, by type. */
+  /** The definitions of handlers and schedules, by type. */
   get definitions(): readonly AnyJobDefinition[] {
-    return this.jobTypes.map((jobType) => this.require(jobType).definition);
+    return [...this.#definitions.values()].sort((a, b) => a.type < b.type ? -1 : 1);
+  }
+
+  /** The schedules, in the order in which they were added. */
+  get schedules(): readonly JobScheduleInput[] {
+    return [...this.#schedules.values()];
   }
 
   /**
@@ -135,15 +207,41 @@ export class JobCatalog {
   }
 
   /**
-   * Stores the definitions, so that their jobs can be enqueued: new ones enabled, known ones with the catalog's version,
-   * attempts, timeout and priority. Whether a known one is enabled stays as an operator left it, and types that the
-   * catalog does not have are left alone. One statement; safe to repeat, and from any number of processes.
+   * Stores definitions and schedules, all or nothing: new definitions enabled, known ones with the catalog's version,
+   * attempts, timeout and priority; schedules as the catalog has them, with their next fire kept unless the expression or
+   * the zone changed. What an operator paused stays paused, and what the catalog does not have is left alone. Safe to
+   * repeat, and from any number of processes. Without schedules it is one statement.
    *
    * @param db A pool, client or open transaction.
-   * @throws {RunledgerError} `db.*` codes.
+   * @throws {RunledgerError} `job_schedule.invalid_cron` for an expression whose last date has passed;
+   * `job_schedule.definition_not_found_or_disabled` when a schedule would be active and its type is paused; `db.*` codes.
    */
   async sync(db: Queryable): Promise<void> {
-    await upsertJobDefinitions(db, this.definitions);
+    await syncJobCatalog(db, { definitions: this.definitions, schedules: this.schedules });
+  }
+
+  /**
+   * Makes the database what the catalog says, within what it owns, all or nothing: its job types are enabled and its
+   * schedules active as it says, whatever an operator paused; owned schedules that it does not have are paused, and owned
+   * job types that it does not have are disabled. For deployments whose catalog is the one truth; it takes the rights of
+   * a worker and of an operator.
+   *
+   * @example Also switches off what an earlier release had
+   * ```ts ignore
+   * const { disabledJobTypes } = await catalog.syncExact(sql, {
+   *   jobTypes: [...catalog.definitions.map(({ type }) => type), "report.send_by_fax"],
+   * });
+   * ```
+   *
+   * @param db A pool, client or open transaction.
+   * @param scope What the catalog owns. Without `scheduleNames` no schedule is paused or switched on.
+   * @returns What was switched.
+   * @throws {RunledgerError} `job_definition.active_schedule_exists` when a schedule that is not owned uses a type that
+   * would be disabled; `job.invalid_definition` when the catalog is empty or has types that it does not own;
+   * `job_schedule.invalid_name` when it has schedules that it does not own; as {@linkcode JobCatalog.sync}.
+   */
+  async syncExact(db: Queryable, scope: CatalogScope): Promise<CatalogSyncReport> {
+    return await syncJobCatalogExactly(db, { definitions: this.definitions, schedules: this.schedules }, scope);
   }
 
   /**
@@ -221,5 +319,28 @@ export class JobCatalog {
   onLeaseLost(hook: JobHook<LeaseLostEvent>): this {
     this.#hooks.leaseLost.push(hook);
     return this;
+  }
+}
+
+/** Refuses a schedule whose jobs would all fail: the definition's schema is asked about a payload as firing makes it. */
+function assertFiredPayload<PayloadInput>(
+  definition: { request(payload: PayloadInput): unknown },
+  payload: JsonValue,
+): void {
+  const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
+  const mark = {
+    schedule_id: "00000000-0000-7000-8000-000000000000",
+    schedule_name: "name",
+    scheduled_for: "2026-01-01T00:00:00.000Z",
+  };
+  try {
+    definition.request({ ...(isObject ? payload : { payload }), _schedule: mark } as PayloadInput);
+  } catch (error) {
+    if (!isRunledgerError(error)) throw error;
+    throw new RunledgerError(error.code, {
+      message: `${error.message} A schedule adds _schedule to its payload; one that is no object becomes { payload, ` +
+        "_schedule }. The job's schema must take that.",
+      ...(error.details === undefined ? {} : { details: error.details }),
+    });
   }
 }

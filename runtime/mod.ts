@@ -8,7 +8,7 @@
 
 // What is run
 export { JobCatalog } from "./catalog.ts";
-export type { JobHandler, RegisteredJob } from "./catalog.ts";
+export type { CatalogSchedule, JobHandler, RegisteredJob } from "./catalog.ts";
 export type { FinishJob, JobContext } from "./job_context.ts";
 
 // Hearing of it
@@ -32,6 +32,8 @@ export type { ShutdownOptions, SupervisorOptions, SupervisorReport } from "./sup
 export { shutdownSignal } from "./shutdown_signal.ts";
 export { runWorker } from "./worker.ts";
 export type { LeftJob, WorkerOptions, WorkerReport } from "./worker.ts";
+export { runScheduler } from "./scheduler.ts";
+export type { SchedulerOptions, SchedulerReport } from "./scheduler.ts";
 export { runReaper } from "./reaper.ts";
 export type { ReaperOptions, ReaperReport } from "./reaper.ts";
 

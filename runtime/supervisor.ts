@@ -11,6 +11,8 @@ import { errorFields, guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 import { runReaper } from "./reaper.ts";
 import type { ReaperReport } from "./reaper.ts";
+import { runScheduler } from "./scheduler.ts";
+import type { SchedulerReport } from "./scheduler.ts";
 import { runWorker } from "./worker.ts";
 import type { WorkerReport } from "./worker.ts";
 
@@ -24,6 +26,8 @@ export interface SupervisorOptions {
   readonly worker?: boolean;
   /** Whether to look for jobs whose worker was lost. @default true */
   readonly reaper?: boolean;
+  /** Whether to fire schedules. @default true */
+  readonly scheduler?: boolean;
   /** Which ended jobs the reaper removes. @default none are ever removed */
   readonly retention?: Omit<DeleteFinishedJobsOptions, "limit">;
   /** Where everything reports. @default nowhere */
@@ -44,13 +48,15 @@ export interface SupervisorReport {
   readonly worker?: WorkerReport;
   /** The reaper's report. */
   readonly reaper?: ReaperReport;
+  /** The scheduler's report. */
+  readonly scheduler?: SchedulerReport;
 }
 
 /** How long a shutdown waits for handlers when nobody says. */
 const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
- * Runs a worker and a reaper from the moment it is made, as `Deno.serve` runs a server.
+ * Runs a worker, a reaper and a scheduler from the moment it is made, as `Deno.serve` runs a server.
  *
  * A loop that ends by itself is fatal: the others are shut down, and {@linkcode Supervisor.finished} rejects with an
  * error that names it. That is for programming errors: no error of the database or of a handler ends a loop.
@@ -79,10 +85,12 @@ export class Supervisor implements AsyncDisposable {
    * @throws {TypeError} When a setting cannot be, or there is nothing to run.
    */
   constructor(db: Queryable, options: SupervisorOptions) {
-    const { catalog, worker = true, reaper = true, retention, signal } = options;
+    const { catalog, worker = true, reaper = true, scheduler = true, retention, signal } = options;
     const config = JobsConfig.of(options.config);
     const logger = guardedLogger(options.logger ?? silentLogger);
-    if (!worker && !reaper) throw new TypeError("A supervisor needs something to run: the worker, the reaper or both");
+    if (!worker && !reaper && !scheduler) {
+      throw new TypeError("A supervisor needs something to run: the worker, the reaper or the scheduler");
+    }
     const shared = { config, logger, signal: this.#stop.signal };
     const loops: Promise<SupervisorReport>[] = [];
     if (worker) {
@@ -93,6 +101,9 @@ export class Supervisor implements AsyncDisposable {
     if (reaper) {
       const run = () => runReaper(db, { ...shared, catalog, ...(retention === undefined ? {} : { retention }) });
       loops.push(this.#run("reaper", logger, async () => ({ reaper: await run() })));
+    }
+    if (scheduler) {
+      loops.push(this.#run("scheduler", logger, async () => ({ scheduler: await runScheduler(db, shared) })));
     }
     const onSignal = () => this.#requestStop(DEFAULT_TIMEOUT_MS);
     if (signal?.aborted === true) onSignal();

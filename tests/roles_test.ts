@@ -222,6 +222,30 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     },
   },
 
+  syncJobCatalog: {
+    may: ["owner", "worker"],
+    call: (db) =>
+      runledger.syncJobCatalog(db, {
+        definitions: [testDefinition("a"), testDefinition("b")],
+        schedules: [schedule()],
+      }),
+  },
+  // A worker and an operator in one: a deployment is granted both groups.
+  syncJobCatalogExactly: {
+    may: ["owner"],
+    call: async (db, admin) => {
+      const [gone, name] = [newId(), newId()];
+      await runledger.upsertJobDefinitions(admin, [testDefinition(gone)]);
+      await runledger.upsertJobSchedule(admin, { ...schedule(), name, jobType: gone });
+      const report = await runledger.syncJobCatalogExactly(
+        db,
+        { definitions: [testDefinition("a"), testDefinition("b")] },
+        { jobTypes: ["a", "b", gone], scheduleNames: [name] },
+      );
+      assert.deepEqual(report, { disabledJobTypes: [gone], enabledJobTypes: [], pausedSchedules: [name] });
+    },
+  },
+
   // Operators.
   setJobScheduleActive: {
     may: ["owner", "operator"],

@@ -95,6 +95,8 @@ const UNSCOPED: Readonly<Record<string, string>> = {
   getRequiredJobRuntimeConfig: "configs belong to no organization",
   listJobRuntimeConfigs: "configs belong to no organization",
   upsertJobRuntimeConfig: "configs belong to no organization",
+  syncJobCatalog: "a catalog is trusted input",
+  syncJobCatalogExactly: "a catalog is trusted input",
   assertJobSchedule: "no database",
   upsertJobSchedule: "the schedule names its organization, which is trusted input; names are unique across them",
   upsertJobSchedules: "the schedules name their organizations, which are trusted input; names are unique across them",

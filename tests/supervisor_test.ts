@@ -27,6 +27,7 @@ Deno.test("a supervisor runs from its construction on, and reports when it has s
   assert.deepEqual(report, {
     worker: { drained: 0, aborted: 0, handedBack: 0, left: [] },
     reaper: { reaped: 0, deleted: 0 },
+    scheduler: { fired: 0, deferred: 0 },
   });
   assert.deepEqual(await supervisor.finished, report);
   assert.equal((await readJob(db.sql, jobId)).output, "done");
@@ -80,12 +81,12 @@ Deno.test("loops can be left out", async () => {
   await expireLease(db.sql, jobId);
   const reaped = gate();
   catalog.onJobRetryScheduled(() => reaped.open());
-  const reaper = new Supervisor(db.sql, { catalog, config: QUICK, worker: false });
+  const reaper = new Supervisor(db.sql, { catalog, config: QUICK, worker: false, scheduler: false });
   await reaped.opened;
   assert.deepEqual(await reaper.shutdown(), { reaper: { reaped: 1, deleted: 0 } });
   const worker = new Supervisor(db.sql, { catalog: new JobCatalog(), reaper: false });
-  assert.deepEqual(Object.keys(await worker.shutdown()), ["worker"]);
-  assert.throws(() => new Supervisor(db.sql, { catalog, worker: false, reaper: false }), TypeError);
+  assert.deepEqual(Object.keys(await worker.shutdown()), ["worker", "scheduler"]);
+  assert.throws(() => new Supervisor(db.sql, { catalog, worker: false, reaper: false, scheduler: false }), TypeError);
 });
 
 Deno.test("a loop that ends by itself is fatal: the others stop, and the error names it", async () => {
