@@ -271,7 +271,7 @@ select
   case when line.is_first then (select count(*)::integer from candidates) end as candidate_count,
   case when line.is_first and measured.has_position then
     jsonb_build_object(
-      'job_types', $1::text, 'rescan_at', measured.rescan_at, 'floors', (select jsonb_agg(reached) from reached)
+      'job_types', $1::text, 'rescan_at', measured.rescan_at, 'floors', (select coalesce(jsonb_agg(reached), '[]') from reached)
     )::text
   end as position,
   claimed.id as job_id, claimed.job_type, claimed.organization_id, claimed.priority,

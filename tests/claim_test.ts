@@ -76,6 +76,19 @@ Deno.test("no job is lost to a cursor, wherever it turns up, and each is claimed
   );
 });
 
+Deno.test("a position that an empty queue gave hides no job that comes later", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const cursor = createClaimCursor();
+  // Finding the heads must take more than a millisecond for a position to be given: many types make it so.
+  const jobTypes = ["a", ...Array.from({ length: 20_000 }, (_, n) => `none-${n}`)];
+  assert.deepEqual(await claimJobs(sql, { jobTypes, workerId: "w", limit: 1, cursor }), []);
+  assert.ok(cursor.position !== undefined, "the scan was too fast to give a position");
+  assert.deepEqual(await claimJobs(sql, { jobTypes, workerId: "w", limit: 1, cursor }), []);
+  await enqueueJobs(sql, [request()]);
+  assert.equal((await claimJobs(sql, { jobTypes, workerId: "w", limit: 1, cursor })).length, 1);
+});
+
 Deno.test("from a cursor, jobs that it has not passed come in the order of all claims", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
