@@ -27,6 +27,7 @@ async function runGates(withTests: boolean): Promise<number> {
     { name: "layers", args: ["run", "--allow-all", "scripts/check_layers.ts"] },
     { name: "migrations", args: ["run", "--allow-read", "scripts/embed_migrations.ts", "--check"] },
     { name: "error docs", args: ["run", "--allow-read", "scripts/write_error_docs.ts", "--check"] },
+    { name: "front door", args: ["run", "--allow-all", "scripts/write_front_door.ts", "--check"] },
     { name: "docs code", args: ["task", "docs:check"] },
     { name: "publish", args: ["publish", "--dry-run", "--allow-dirty"] },
     ...(withTests ? [{ name: "tests", args: ["run", "--allow-all", "scripts/run_tests.ts"] }] : []),
