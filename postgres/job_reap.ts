@@ -40,15 +40,15 @@ export interface ReapedJob {
 /** How many overdue leases beyond the limit a call looks at, in case rivals are reaping the first ones. */
 const SPARE_CANDIDATES = 256;
 
-// locks: the workflow runs in id order, then the jobs in id order, skipping what others hold: whoever holds a row is
-// settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
+// locks: the workflow runs in id order, then the jobs, oldest expiry first, skipping what others hold: whoever
+// holds a row is settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
 const REAP = `
 with overdue as materialized (
   select queue.id, queue.workflow_run_id
   from runledger.job_queue as queue
   where queue.status = 'LEASED'
     and queue.lease_expires_at <= statement_timestamp()
-  order by queue.lease_expires_at
+  order by queue.lease_expires_at, queue.id
   limit $1::integer + ${SPARE_CANDIDATES}
 ),
 runs as materialized (
@@ -71,7 +71,7 @@ expired as materialized (
     )
     and queue.status = 'LEASED'
     and queue.lease_expires_at <= statement_timestamp()
-  order by queue.id
+  order by queue.lease_expires_at, queue.id
   limit $1::integer
   for update skip locked
 ),

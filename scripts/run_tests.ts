@@ -53,7 +53,10 @@ async function runTests(args: readonly string[]): Promise<number> {
 function testArguments(args: readonly string[], report: string): readonly string[] {
   const pathsGiven = args.some((arg) => !arg.startsWith("-") && existsSync(arg));
   const paths = pathsGiven ? [] : TEST_PATHS.filter((path) => existsSync(path));
-  return ["test", "--allow-all", "--doc", "--permit-no-files", `--junit-path=${report}`, ...paths, ...args];
+  // The programs in READMEs need a database of their user's; their types are a gate of `deno task ok`.
+  const readmes = paths.map((path) => join(path, "README.md")).filter((path) => existsSync(path));
+  const ignored = readmes.length === 0 ? [] : [`--ignore=${readmes.join(",")}`];
+  return ["test", "--allow-all", "--doc", "--permit-no-files", `--junit-path=${report}`, ...ignored, ...paths, ...args];
 }
 
 /** Runs `deno test` and ends it when it has printed nothing for too long: a test that hangs would hang CI. */

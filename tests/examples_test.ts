@@ -278,7 +278,13 @@ Deno.test("worker: drains what runs when it is stopped; a second signal ends it 
   stubborn.signal("SIGINT");
   await stubborn.printed("worker stops");
   // Within half a second it would be taken for an echo of the first.
-  const again = setInterval(() => stubborn.signal("SIGINT"), 50);
+  const again = setInterval(() => {
+    try {
+      stubborn.signal("SIGINT");
+    } catch {
+      clearInterval(again); // it has ended
+    }
+  }, 50);
   const { code, stdout } = await stubborn.ended;
   clearInterval(again);
   assert.notEqual(code, 0);
