@@ -335,11 +335,13 @@ begin
       )
     ),
     (
-      select jsonb_agg(jsonb_build_object(
-        'id', added.id, 'position', target.step_count + added.ord,
-        'dependency_count', tally.dependency_count, 'pending_count', tally.pending_count,
-        'unsatisfied_count', tally.unsatisfied_count
-      ) order by added.ord)
+      select jsonb_build_object(
+        'step_ids', array_agg(added.id order by added.ord),
+        'positions', array_agg(target.step_count + added.ord order by added.ord),
+        'dependency_counts', array_agg(tally.dependency_count order by added.ord),
+        'pending_counts', array_agg(tally.pending_count order by added.ord),
+        'unsatisfied_counts', array_agg(tally.unsatisfied_count order by added.ord)
+      )
       from added
       cross join lateral (
         select
@@ -350,9 +352,10 @@ begin
       ) as tally
     ),
     (
-      select coalesce(jsonb_agg(jsonb_build_object(
-        'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end
-      )), '[]')
+      select jsonb_build_object(
+        'edge_prerequisites', array_agg(edge.prerequisite_id), 'edge_dependents', array_agg(edge.dependent_id),
+        'edge_modes', array_agg(case edge.release_mode when 'ON_SUCCESS' then 's' else 't' end)
+      )
       from edge
     )
   into problem, placements, edges;
@@ -360,10 +363,10 @@ begin
     return problem;
   end if;
 
-  undefined_types := runledger.place_workflow_steps(jsonb_build_array(jsonb_build_object(
-    'run_id', target_run_id, 'organization_id', target.organization_id, 'steps', new_request -> 'steps',
-    'placements', placements, 'edges', edges
-  )));
+  undefined_types := runledger.place_workflow_steps(jsonb_build_array(
+    jsonb_build_object('id', target_run_id, 'organization_id', target.organization_id, 'request', new_request)
+    || placements || edges
+  ));
   if undefined_types is not null then
     return jsonb_build_object(
       'error', 'workflow.definition_not_found_or_disabled',
@@ -482,8 +485,8 @@ begin
   )
   select
     jsonb_build_object(
-      'run_id', new_run_id,
-      'steps', jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'id', new_run_id,
+      'request', jsonb_build_object('steps', jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
         'step_key', tallied.step_key, 'execution_kind', tallied.execution_kind, 'job_type', tallied.job_type,
         'organization_id', tallied.organization_id, 'priority', tallied.priority,
         'max_attempts', tallied.max_attempts, 'timeout_seconds', tallied.timeout_seconds, 'stage', tallied.stage,
@@ -497,21 +500,24 @@ begin
             when tallied.gate_output is null then '{}' else jsonb_build_object('output', tallied.gate_output)
           end
         end
-      ) order by tallied.position),
-      'placements', jsonb_agg(jsonb_build_object(
-        'id', tallied.id, 'position', tallied.position, 'dependency_count', tallied.dependency_count,
-        'pending_count', tallied.pending_count, 'unsatisfied_count', 0,
-        'kept', case
+      ) order by tallied.position)),
+      'step_ids', array_agg(tallied.id order by tallied.position),
+      'positions', array_agg(tallied.position order by tallied.position),
+      'dependency_counts', array_agg(tallied.dependency_count order by tallied.position),
+      'pending_counts', array_agg(tallied.pending_count order by tallied.position),
+      'kept', jsonb_agg(
+        case
           when tallied.is_kept and tallied.output is not null then jsonb_build_object('output', tallied.output)
           when tallied.is_kept then '{}'
         end
-      ) order by tallied.position),
-      'edges', (
-        select coalesce(jsonb_agg(jsonb_build_object(
-          'p', edge.prerequisite_id, 'd', edge.dependent_id, 'm', case edge.release_mode when 'ON_SUCCESS' then 's' end
-        )), '[]')
-        from edge
+        order by tallied.position
       )
+    ) || (
+      select jsonb_build_object(
+        'edge_prerequisites', array_agg(edge.prerequisite_id), 'edge_dependents', array_agg(edge.dependent_id),
+        'edge_modes', array_agg(case edge.release_mode when 'ON_SUCCESS' then 's' else 't' end)
+      )
+      from edge
     ),
     count(*) filter (where not tallied.is_kept and (tallied.pending_count > 0 or tallied.execution_kind = 'JOB')),
     count(*) filter (

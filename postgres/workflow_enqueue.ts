@@ -119,24 +119,19 @@ function encodeRun(
   const positions = workflowStepPositions(run.steps);
   const runId = newId();
   const stepIds = new Map(request.steps.map((step) => [step.step_key, newId()]));
-  const edges: { p: string | undefined; d: string | undefined; m?: "s" }[] = [];
+  const prerequisites: (string | undefined)[] = [];
+  const dependents: (string | undefined)[] = [];
+  const modes: ("s" | "t")[] = [];
   let waitingCount = 0;
-  const placements = request.steps.map((step) => {
-    const id = stepIds.get(step.step_key);
-    for (const { prerequisite_step_key, release_mode } of step.dependencies) {
-      const p = stepIds.get(prerequisite_step_key);
-      edges.push(release_mode === "ON_SUCCESS" ? { p, d: id, m: "s" } : { p, d: id });
+  for (const { step_key, execution_kind, dependencies } of request.steps) {
+    const id = stepIds.get(step_key);
+    for (const { prerequisite_step_key, release_mode } of dependencies) {
+      prerequisites.push(stepIds.get(prerequisite_step_key));
+      dependents.push(id);
+      modes.push(release_mode === "ON_SUCCESS" ? "s" : "t");
     }
-    const count = step.dependencies.length;
-    if (count === 0 && step.execution_kind === "EXTERNAL") waitingCount++;
-    return {
-      id,
-      position: positions.get(step.step_key),
-      dependency_count: count,
-      pending_count: count,
-      unsatisfied_count: 0,
-    };
-  });
+    if (dependencies.length === 0 && execution_kind === "EXTERNAL") waitingCount++;
+  }
   const settings = {
     ord,
     id: runId,
@@ -144,13 +139,22 @@ function encodeRun(
     organization_id: run.organizationId?.toLowerCase(),
     idempotency_key: run.idempotencyKey,
     active_key: run.activeKey,
-    step_count: placements.length,
-    open_count: placements.length - waitingCount,
+    step_count: request.steps.length,
+    open_count: request.steps.length - waitingCount,
     waiting_count: waitingCount,
-    placements,
-    edges,
+    step_ids: arrayText([...stepIds.values()]),
+    positions: arrayText(request.steps.map(({ step_key }) => positions.get(step_key))),
+    dependency_counts: arrayText(request.steps.map(({ dependencies }) => dependencies.length)),
+    edge_prerequisites: arrayText(prerequisites),
+    edge_dependents: arrayText(dependents),
+    edge_modes: arrayText(modes),
   };
   // The request is the one part that holds what the caller made up.
   const text = `${JSON.stringify(settings).slice(0, -1)},"request":${encodeJson(request, { field: "run" })}}`;
-  return { runId, status: waitingCount === placements.length ? "WAITING_FOR_EXTERNAL" : "RUNNING", text };
+  return { runId, status: waitingCount === request.steps.length ? "WAITING_FOR_EXTERNAL" : "RUNNING", text };
+}
+
+/** Writes an array for PostgreSQL; the items are ids, numbers or letters. */
+function arrayText(items: readonly (string | number | undefined)[]): string {
+  return `{${items.join(",")}}`;
 }
