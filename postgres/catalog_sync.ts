@@ -4,7 +4,7 @@
  * @module
  */
 
-import { RunledgerError } from "@runledger/core";
+import { isRunledgerError, RunledgerError } from "@runledger/core";
 import type { RunledgerErrorCode } from "@runledger/core";
 import { readText } from "./_rows.ts";
 import { switchJobDefinitions, upsertJobDefinitions } from "./job_definitions.ts";
@@ -52,10 +52,12 @@ export interface CatalogSyncReport {
 export async function syncJobCatalog(db: Queryable, entries: CatalogEntries): Promise<void> {
   const { definitions, schedules = [] } = entries;
   if (schedules.length === 0) return await upsertJobDefinitions(db, definitions);
-  await atomically(db, async (tx) => {
-    await upsertJobDefinitions(tx, definitions);
-    await upsertJobSchedules(tx, schedules);
-  });
+  await undeadlocked(() =>
+    atomically(db, async (tx) => {
+      await upsertJobDefinitions(tx, definitions);
+      await upsertJobSchedules(tx, schedules);
+    })
+  );
 }
 
 // locks: the definitions, in order of type, before anything else is locked. index: job_definitions_pkey.
@@ -122,19 +124,38 @@ export async function syncJobCatalogExactly(
   const absentTypes = ownedTypes.filter((type) => !present.includes(type));
   const absentSchedules = ownedSchedules.filter((name) => !presentSchedules.includes(name));
 
-  return await atomically(db, async (tx) => {
-    await runStatement(tx, LOCK_DEFINITIONS, [JSON.stringify(ownedTypes)]);
-    await upsertJobDefinitions(tx, definitions);
-    const enabled = await switchJobDefinitions(tx, present, true);
-    await storeJobSchedules(tx, schedules, { restoresActive: ownsSchedules });
-    const paused = await runStatement(tx, PAUSE_SCHEDULES, [JSON.stringify(absentSchedules)], { write: true });
-    const disabled = await switchJobDefinitions(tx, absentTypes, false);
-    return {
-      disabledJobTypes: disabled.changed,
-      enabledJobTypes: enabled.changed,
-      pausedSchedules: paused.map((row) => readText(row, "name")).sort(),
-    };
-  });
+  return await undeadlocked(() =>
+    atomically(db, async (tx) => {
+      await runStatement(tx, LOCK_DEFINITIONS, [JSON.stringify(ownedTypes)]);
+      await upsertJobDefinitions(tx, definitions);
+      const enabled = await switchJobDefinitions(tx, present, true);
+      await storeJobSchedules(tx, schedules, { restoresActive: ownsSchedules });
+      const paused = await runStatement(tx, PAUSE_SCHEDULES, [JSON.stringify(absentSchedules)], { write: true });
+      const disabled = await switchJobDefinitions(tx, absentTypes, false);
+      return {
+        disabledJobTypes: disabled.changed,
+        enabledJobTypes: enabled.changed,
+        pausedSchedules: paused.map((row) => readText(row, "name")).sort(),
+      };
+    })
+  );
+}
+
+/** How often a sync is tried when the database undid it for colliding with another one. */
+const MAX_TRIES = 4;
+
+/**
+ * Definitions that are not there yet cannot be locked in order: two first syncs of different catalogs may wait for each
+ * other's. The one that the server undoes finds them locked, in order, when it is tried again.
+ */
+async function undeadlocked<T>(sync: () => Promise<T>): Promise<T> {
+  for (let tries = 1;; tries++) {
+    try {
+      return await sync();
+    } catch (error) {
+      if (tries >= MAX_TRIES || !isRunledgerError(error, "db.serialization_failure")) throw error;
+    }
+  }
 }
 
 function ownedNames(field: string, names: readonly string[], maxBytes: number): readonly string[] {
