@@ -64,7 +64,7 @@ export async function syncJobCatalog(db: Queryable, entries: CatalogEntries): Pr
 const LOCK_DEFINITIONS = `
 select definition.job_type
 from runledger.job_definitions as definition
-where definition.job_type in (select jsonb_array_elements_text($1::text::jsonb))
+where definition.job_type = any (array(select jsonb_array_elements_text($1::text::jsonb)))
 order by definition.job_type
 for update
 `;
@@ -74,7 +74,7 @@ const PAUSE_SCHEDULES = `
 with found as materialized (
   select schedule.id
   from runledger.job_schedules as schedule
-  where schedule.name in (select jsonb_array_elements_text($1::text::jsonb))
+  where schedule.name = any (array(select jsonb_array_elements_text($1::text::jsonb)))
     and schedule.is_active
   order by schedule.name
   for no key update
@@ -82,8 +82,7 @@ with found as materialized (
 update runledger.job_schedules as schedule
 set is_active = false,
   updated_at = now()
-from found
-where schedule.id = found.id
+where schedule.id = any (array(select found.id from found))
 returning schedule.name
 `;
 

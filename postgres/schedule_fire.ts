@@ -110,7 +110,9 @@ locked as materialized (
     schedule.next_fire_at as fire_at, asked.job_id, asked.next_fire_at, asked.defers
   from asked
   join runledger.job_schedules as schedule on schedule.id = asked.id
-  where schedule.is_active
+  -- Said twice: a table that was never analyzed is then still read by its key.
+  where schedule.id = any (array(select asked.id from asked))
+    and schedule.is_active
     and schedule.next_fire_at = asked.fire_at
     and schedule.cron_expression = asked.cron_expression
     and schedule.timezone = asked.timezone
@@ -142,6 +144,7 @@ advanced as (
     last_fired_at = case when locked.defers then schedule.last_fired_at else clock_timestamp() end
   from locked
   where schedule.id = locked.id
+    and schedule.id = any (array(select locked.id from locked))
     and not exists (select from enqueued where enqueued.error is not null)
   returning
     schedule.id, schedule.name, locked.job_id, schedule.job_type, schedule.organization_id, locked.fire_at,

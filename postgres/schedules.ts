@@ -100,7 +100,7 @@ select
     'id', schedule.id, 'name', schedule.name, 'cron', schedule.cron_expression, 'timezone', schedule.timezone
   )), '[]')::text as present
 from runledger.job_schedules as schedule
-where schedule.name in (select jsonb_array_elements_text($1::text::jsonb))
+where schedule.name = any (array(select jsonb_array_elements_text($1::text::jsonb)))
 `;
 
 // locks: the definitions in order of type, against being disabled; then the schedules in order of name.
@@ -118,7 +118,7 @@ with input as materialized (
 defined as materialized (
   select definition.job_type, definition.is_enabled
   from runledger.job_definitions as definition
-  where definition.job_type in (select input.job_type from input)
+  where definition.job_type = any (array(select input.job_type from input))
   order by definition.job_type
   for key share
 ),
@@ -126,7 +126,7 @@ found as materialized (
   select schedule.name, schedule.is_active
   from runledger.job_schedules as schedule
   where (select count(*) from defined) >= 0
-    and schedule.name in (select input.name from input)
+    and schedule.name = any (array(select input.name from input))
   order by schedule.name
   for no key update
 ),

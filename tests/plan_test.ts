@@ -14,25 +14,31 @@ import {
   deleteFinishedJobs,
   enqueueJobs,
   getJob,
+  getJobScheduleByName,
   heartbeatJobs,
   listDeadLetters,
   listJobAttempts,
   listJobEvents,
   listJobLogs,
+  listJobSchedules,
+  materializeDueSchedules,
   reapExpiredLeases,
   recordJobProgress,
   releaseJobs,
   replayJob,
   requeueDeadLetters,
   requeueJob,
+  setJobScheduleActive,
+  setJobScheduleNextFireAt,
   settleJobs,
+  upsertJobSchedules,
 } from "@runledger/postgres";
 import type { ClaimedJob } from "@runledger/postgres";
 import assert from "node:assert/strict";
 import postgres from "postgres";
 import { openTestDatabase, request } from "./support/database.ts";
 
-const TABLES = ["job_queue", "job_events", "job_dead_letters", "job_logs"];
+const TABLES = ["job_queue", "job_events", "job_dead_letters", "job_logs", "job_schedules"];
 /** Candidates beyond a claim's limit and the like: a few rows more than asked for are no fault. */
 const FEW_ROWS = 100;
 
@@ -152,6 +158,15 @@ async function fill(sql: postgres.Sql): Promise<void> {
     )
     insert into runledger.job_logs (job_id, run_number, attempt, level, message)
     select made.id, 1, 1, 'info', 'line' from made where made.job_type = 'a'`);
+  await sql.unsafe(`
+    insert into runledger.job_schedules (
+      id, name, job_type, payload_template, cron_expression, is_active, next_fire_at
+    )
+    select
+      runledger.new_id(), 'full ' || number, 'a', '{}', '@daily', number % 2 = 0,
+      now() + number % 3 * interval '1 day' - interval '1 hour' * (number % 2)
+    from generate_series(2, 24001) as number
+    where number % 6 <> 0`);
 }
 
 /** Calls every function whose statements grow with the tables if their plan is wrong; gives no job away between calls. */
@@ -220,6 +235,26 @@ async function callAll(session: ExplainingSession, round: string): Promise<void>
   await session.explain("requeueDeadLetters", () => requeueDeadLetters(sql, { ...all, limit: 20 }));
   const done = rest[0]?.jobId ?? "";
   await session.explain("replayJob", () => replayJob(sql, done, { ...all, replayKey: round }));
+  const schedules = Array.from({ length: 30 }, (_, n) => ({
+    name: `${round} ${n}`,
+    jobType: "b",
+    cron: "0 0 1 1 *",
+    payload: {},
+  }));
+  await session.explain("upsertJobSchedules", () => upsertJobSchedules(sql, schedules));
+  for (const { name } of schedules.slice(1)) {
+    const nextFireAt = new Date(0);
+    await session.explain(
+      "setJobScheduleNextFireAt",
+      () => setJobScheduleNextFireAt(sql, name, { ...all, nextFireAt }),
+    );
+  }
+  const { fired } = await session.explain("materializeDueSchedules", () => materializeDueSchedules(sql, { limit: 20 }));
+  assert.equal(fired.length, 20);
+  const { name } = schedules[0] as { readonly name: string };
+  await session.explain("setJobScheduleActive", () => setJobScheduleActive(sql, name, { ...all, isActive: false }));
+  await session.explain("getJobScheduleByName", () => getJobScheduleByName(sql, name, all));
+  await session.explain("listJobSchedules", () => listJobSchedules(sql, { ...all, afterName: "full 2", limit: 20 }));
   await session.explain("deleteFinishedJobs", () => deleteFinishedJobs(sql, { olderThanMs: 1, limit: 100 }));
 }
 
