@@ -114,6 +114,13 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
     "the job is CANCELED: the customer left",
     "a second cancellation: job.invalid_state_transition",
   ],
+  "recurring_job.ts": [
+    "fired 1 time, for 2026-01-05T08:00:00.000Z",
+    "the next fire is to come: true",
+    "switching the type off: job_definition.active_schedule_exists, because of example.weekday_digest",
+    "active after the next deployment: false",
+    "fired 2 times, for 2026-01-06T08:00:00.000Z",
+  ],
   "invoice_workflow.ts": [
     "        └─ [?] approval  WAITING_FOR_EXTERNAL  after charge",
     "the run is SUCCEEDED",
