@@ -5,7 +5,8 @@
 --
 -- Each function locks the run's row first. They answer {"error": code, "details": {...}} before anything is written, or
 -- what the caller wants to know. They run with their owner's rights: a role that may do one of these things to a run need
--- not be able to write steps, runs and new jobs.
+-- not be able to write steps, runs and new jobs. enable_seqscan is off in them: a plan that was made while the tables
+-- were empty must not last until they are full.
 
 -- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
 create function runledger.cancel_locked_jobs(job_ids uuid[], note jsonb)
@@ -54,6 +55,7 @@ create function runledger.complete_external_step(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $fn$
 declare
   gate record;
@@ -106,6 +108,7 @@ create function runledger.expire_workflow_gates(batch_limit integer) returns int
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $fn$
 declare
   run_ids uuid[];
@@ -172,6 +175,7 @@ create function runledger.cancel_workflow_run(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $fn$
 declare
   run_status text;
@@ -247,6 +251,7 @@ create function runledger.append_workflow_steps(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $fn$
 declare
   target record;
@@ -418,6 +423,7 @@ create function runledger.recover_workflow_run(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $fn$
 declare
   source record;
@@ -555,7 +561,7 @@ $fn$;
 
 -- Deletes up to batch_limit finished runs, oldest first, with their steps, edges, mutations, jobs and ledger, and returns
 -- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there.
--- Locks: the runs, skipping locked ones. Index: workflow_runs_finished_index.
+-- Locks: the runs and as many more at most, skipping locked ones. Index: workflow_runs_finished_index.
 create function runledger.delete_finished_workflow_runs(
   older_than interval,
   batch_limit integer,
@@ -564,22 +570,47 @@ create function runledger.delete_finished_workflow_runs(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $fn$
 declare
   run_ids uuid[];
   step_ids uuid[];
 begin
+  -- A branch for each half of the index: only so is it read in order, and no further than the limit.
+  with ended as (
+    select unkeyed.id, unkeyed.finished_at
+    from (
+      select run.id, run.finished_at
+      from runledger.workflow_runs as run
+      where run.idempotency_key is null
+        and run.finished_at < statement_timestamp() - older_than
+        and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
+      order by run.finished_at
+      limit batch_limit
+      for update skip locked
+    ) as unkeyed
+    union all
+    select keyed.id, keyed.finished_at
+    from (
+      select run.id, run.finished_at
+      from runledger.workflow_runs as run
+      where expires_keys
+        and (run.idempotency_key is null) = false
+        and run.finished_at < statement_timestamp() - older_than
+        and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
+      order by run.finished_at
+      limit batch_limit
+      for update skip locked
+    ) as keyed
+  )
   select array_agg(finished.id)
   into run_ids
   from (
-    select run.id
-    from runledger.workflow_runs as run
-    where (run.idempotency_key is null) = any (case when expires_keys then '{t,f}'::boolean[] else '{t}' end)
-      and run.finished_at < statement_timestamp() - older_than
-      and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
-    order by run.finished_at
+    select ended.id
+    from ended
+    order by ended.finished_at
     limit batch_limit
-    for update skip locked
   ) as finished;
   if run_ids is null then
     return 0;

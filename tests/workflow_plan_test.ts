@@ -1,0 +1,261 @@
+/**
+ * The plans of the statements that move workflows, on large tables: none reads a table from end to end, compares many rows
+ * with many, or reads many rows to throw them away; in sessions that planned while the tables were empty, whether or not
+ * the tables were analyzed since. The plans are those of the real calls, told by the server itself (auto_explain).
+ *
+ * @module
+ */
+
+import type { WorkflowRunRequest, WorkflowStepRequest } from "@runledger/core";
+import {
+  appendWorkflowSteps,
+  cancelJob,
+  cancelWorkflowRun,
+  claimJobs,
+  completeExternalStep,
+  deleteFinishedWorkflowRuns,
+  enqueueWorkflowRun,
+  enqueueWorkflowRuns,
+  expireWorkflowGates,
+  getWorkflowResult,
+  getWorkflowRun,
+  listWorkflowRunMutations,
+  listWorkflowStepDependencies,
+  listWorkflowSteps,
+  recoverWorkflowRun,
+  settleJobs,
+} from "@runledger/postgres";
+import assert from "node:assert/strict";
+import postgres from "postgres";
+import { fillFinishedRuns } from "../bench/support/workflow_filling.ts";
+import { openTestDatabase } from "./support/database.ts";
+
+const TABLES = ["workflow_runs", "workflow_steps", "workflow_step_dependencies", "job_queue", "job_events"];
+/** A few rows more than asked for are no fault. */
+const FEW_ROWS = 300;
+/** A join that compares each row of a batch with each other one throws a million pairs away. */
+const FEW_PAIRS = 50_000;
+const ALL = { scope: "all" } as const;
+
+/** A node of a plan, as `explain (analyze, format json)` writes it. */
+interface PlanNode {
+  readonly "Node Type": string;
+  readonly "Relation Name"?: string;
+  readonly "Actual Loops"?: number;
+  readonly "Rows Removed by Filter"?: number;
+  readonly "Rows Removed by Index Recheck"?: number;
+  readonly "Rows Removed by Join Filter"?: number;
+  readonly Plans?: readonly PlanNode[];
+}
+
+/** One session whose statements tell their plans. */
+class ExplainingSession implements AsyncDisposable {
+  readonly sql: postgres.Sql;
+  readonly #plans: string[] = [];
+  readonly problems: string[] = [];
+  readonly calls: Map<string, number> = new Map();
+
+  constructor(url: string) {
+    this.sql = postgres(url, { max: 1, onnotice: ({ message }) => this.#plans.push(String(message)) });
+  }
+
+  async begin(): Promise<void> {
+    await this.sql.unsafe(`
+      load 'auto_explain';
+      set auto_explain.log_min_duration = 0;
+      set auto_explain.log_nested_statements = on;
+      set auto_explain.log_analyze = on;
+      set auto_explain.log_timing = off;
+      set auto_explain.log_format = json;
+      set client_min_messages = log`);
+  }
+
+  /** Runs a call and examines the plans of its statements, those within functions too. */
+  async explain<T>(name: string, call: () => Promise<T>): Promise<T> {
+    this.#plans.length = 0;
+    const result = await call();
+    const plans = this.#plans.splice(0).filter((text) => text.includes("plan:"));
+    this.calls.set(name, plans.length);
+    for (const text of plans) {
+      const told = JSON.parse(text.slice(text.indexOf("{"))) as { readonly Plan: PlanNode; readonly JIT?: unknown };
+      this.#examine(name, told.Plan);
+      // What a plan must not do costs so much to the planner that it would have a plan that does it compiled.
+      if (told.JIT !== undefined) this.problems.push(`${name}: compiled a statement`);
+    }
+    return result;
+  }
+
+  #examine(name: string, node: PlanNode): void {
+    const type = node["Node Type"];
+    const table = node["Relation Name"];
+    const loops = node["Actual Loops"] ?? 1;
+    if (table !== undefined && TABLES.includes(table)) {
+      // A scan that was never begun costs nothing.
+      if (type === "Seq Scan" && loops > 0) this.problems.push(`${name}: sequential scan of ${table}`);
+      const removed = loops * ((node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0));
+      if (removed > FEW_ROWS) this.problems.push(`${name}: ${type} of ${table} threw ${removed} rows away`);
+    }
+    const unjoined = loops * (node["Rows Removed by Join Filter"] ?? 0);
+    if (unjoined > FEW_PAIRS) this.problems.push(`${name}: ${type} threw ${unjoined} pairs of rows away`);
+    for (const child of node.Plans ?? []) this.#examine(name, child);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.sql.end({ timeout: 1 });
+  }
+}
+
+function job(stepKey: string, after: readonly string[] = []): WorkflowStepRequest {
+  return {
+    executionKind: "JOB",
+    stepKey,
+    jobType: "a",
+    payload: null,
+    dependencies: after.map((prerequisiteStepKey) => ({ prerequisiteStepKey, releaseMode: "ON_SUCCESS" })),
+  };
+}
+
+function gate(stepKey: string, after: readonly string[], afterMs?: number): WorkflowStepRequest {
+  return {
+    executionKind: "EXTERNAL",
+    stepKey,
+    payload: null,
+    dependencies: after.map((prerequisiteStepKey) => ({ prerequisiteStepKey, releaseMode: "ON_SUCCESS" })),
+    ...(afterMs === undefined ? {} : { timeout: { afterMs, outcome: "FAILED" } }),
+  };
+}
+
+function run(steps: readonly WorkflowStepRequest[], fields: Partial<WorkflowRunRequest> = {}): WorkflowRunRequest {
+  return { workflowType: "test.plan", metadata: {}, steps, ...fields };
+}
+
+/** Calls everything that moves workflows, with so many runs at once, and leaves nothing due behind. */
+async function callAll(session: ExplainingSession, round: string, count: number): Promise<void> {
+  const { sql } = session;
+  const width = 10 * count;
+  const claim = (name: string) =>
+    session.explain(name, () => claimJobs(sql, { jobTypes: ["a"], workerId: "w", limit: 400 }));
+
+  const diamond = run([job("a"), job("b", ["a"]), job("c", ["a"]), job("d", ["b", "c"])]);
+  await session.explain(
+    "enqueueWorkflowRuns",
+    () => enqueueWorkflowRuns(sql, Array.from({ length: count }, () => diamond)),
+  );
+  const keyed = Array.from({ length: count }, (_, n) =>
+    run([job("a"), gate("g", ["a"]), job("b", ["g"])], {
+      idempotencyKey: `${round}-${n}`,
+      activeKey: `${round}-${n}`,
+      resultStepKey: "a",
+    }));
+  const enqueued = await session.explain("enqueueWorkflowRuns, new keys", () => enqueueWorkflowRuns(sql, keyed));
+  const again = await session.explain("enqueueWorkflowRuns, known keys", () => enqueueWorkflowRuns(sql, keyed));
+  assert(again.every(({ disposition }) => disposition === "existing"));
+  const [appended, canceled, ...others] = enqueued.map(({ runId }) => runId) as [string, string, ...string[]];
+
+  const roots = await claim("claimJobs, of roots");
+  assert.equal(roots.length, 2 * count);
+  await session.explain(
+    "settleJobs, releasing",
+    () => settleJobs(sql, roots.map((lease) => ({ lease, outcome: { kind: "succeeded", output: 1 } }))),
+  );
+  await session.explain(
+    "getWorkflowResult",
+    () => assert.rejects(getWorkflowResult(sql, appended, { ...ALL, timeoutMs: 0 })),
+  );
+  await session.explain("getWorkflowRun", () => getWorkflowRun(sql, appended, ALL));
+  await session.explain("listWorkflowSteps", () => listWorkflowSteps(sql, appended, ALL));
+  await session.explain("listWorkflowStepDependencies", () => listWorkflowStepDependencies(sql, appended, ALL));
+
+  const parts = await claim("claimJobs, with prerequisites");
+  assert.equal(parts.length, 2 * count);
+  await session.explain("settleJobs, joining", () =>
+    settleJobs(
+      sql,
+      parts.map((lease, n) =>
+        n % 10 > 0 ? { lease, outcome: { kind: "succeeded" } } : {
+          lease,
+          outcome: { kind: "failed", failure: { kind: "TERMINAL", code: "plan.test", message: "no" } },
+        }
+      ),
+    ));
+  const joins = await claim("claimJobs, with prerequisites");
+  const [stopped, ...rest] = joins;
+  assert(stopped !== undefined);
+  await session.explain("cancelJob, of a step", () => cancelJob(sql, stopped.jobId, ALL));
+  await settleJobs(sql, rest.map((lease) => ({ lease, outcome: { kind: "succeeded" } })));
+
+  const steps = [job("x", ["g"]), job("y", ["x"])];
+  await session.explain(
+    "appendWorkflowSteps",
+    () => appendWorkflowSteps(sql, appended, { ...ALL, mutationKey: "m", windowStepKey: "g", steps }),
+  );
+  await session.explain("listWorkflowRunMutations", () => listWorkflowRunMutations(sql, appended, ALL));
+  const completion = { status: "SUCCEEDED" } as const;
+  await session.explain("completeExternalStep", () => completeExternalStep(sql, appended, "g", { ...ALL, completion }));
+  await session.explain("cancelWorkflowRun", () => cancelWorkflowRun(sql, canceled, ALL));
+  for (const runId of others) await cancelWorkflowRun(sql, runId, ALL);
+  await cancelWorkflowRun(sql, appended, ALL);
+  const { runId: recovered } = await session.explain(
+    "recoverWorkflowRun",
+    () => recoverWorkflowRun(sql, canceled, { ...ALL, recoveryKey: round, mode: "RESUME" }),
+  );
+  await cancelWorkflowRun(sql, recovered, ALL);
+
+  // A gate that timed out, and many steps that are cancelled with it.
+  const waiting = Array.from({ length: width }, (_, n) => job(`part-${n}`, ["g"]));
+  const { runId: wide } = await enqueueWorkflowRun(sql, run([gate("g", [], 1), ...waiting]));
+  await sql`
+    update runledger.workflow_steps set gate_expires_at = now() - interval '1 second'
+    where run_id = ${wide} and step_key = 'g'`;
+  assert.equal(await session.explain("expireWorkflowGates", () => expireWorkflowGates(sql)), 1);
+
+  // Many steps that are released at once, and the join of them.
+  const keys = Array.from({ length: width }, (_, n) => `part-${n}`);
+  await session.explain(
+    "enqueueWorkflowRun, of a fan-out",
+    () => enqueueWorkflowRun(sql, run([job("a"), ...keys.map((key) => job(key, ["a"])), job("z", keys)])),
+  );
+  for (let left = width + 2; left > 0;) {
+    const due = await claim("claimJobs, of a fan-out");
+    assert(due.length > 0);
+    left -= due.length;
+    await session.explain(
+      "settleJobs, of a fan-out",
+      () => settleJobs(sql, due.map((lease) => ({ lease, outcome: { kind: "succeeded" } }))),
+    );
+  }
+  await session.explain(
+    "deleteFinishedWorkflowRuns",
+    () => deleteFinishedWorkflowRuns(sql, { olderThanMs: 1, limit: 50 }),
+  );
+}
+
+for (const isAnalyzed of [true, false]) {
+  Deno.test(
+    `nothing that moves workflows reads whole tables, planned while they were empty, ${
+      isAnalyzed ? "analyzed since" : "never analyzed"
+    }`,
+    async () => {
+      await using database = await openTestDatabase({ checks: false });
+      await using session = new ExplainingSession(database.url);
+      for (const table of TABLES) {
+        await database.sql.unsafe(`alter table runledger.${table} set (autovacuum_enabled = off)`);
+      }
+      await session.begin();
+      // The first calls make the plans that a session keeps.
+      await callAll(session, "empty", 2);
+      session.problems.length = 0;
+      await fillFinishedRuns(database.sql, 20_000);
+      if (isAnalyzed) await database.sql.unsafe("vacuum (analyze)");
+      await callAll(session, "filled", 100);
+      // Until autovacuum has analyzed the tables, within about a minute, a statement that the client keeps may have the plan
+      // of an empty table; those within functions may not.
+      const exempt = isAnalyzed ? [] : ["claimJobs,", "listWorkflowStepDependencies:"];
+      const problems = session.problems.filter((problem) => !exempt.some((call) => problem.startsWith(call)));
+      assert.deepEqual([...new Set(problems)], []);
+      for (const [call, plans] of session.calls) {
+        assert(plans > 0, `${call} told no plan`);
+      }
+    },
+  );
+}
