@@ -160,12 +160,9 @@ Deno.test("a due schedule becomes one job of its type, organization and definiti
   await upsertJobDefinitions(sql, [{ type: "c", version: 1, maxAttempts: 9, timeoutSeconds: 8, priority: 7 }]);
   const organizationId = newId();
   const { scheduleId } = await upsertJobSchedule(sql, schedule({ jobType: "c", organizationId }));
-  assert.deepEqual(await materializeDueSchedules(sql), {
-    fired: [],
-    deferred: [],
-    hasMore: false,
-    nextInMs: (await materializeDueSchedules(sql)).nextInMs,
-  });
+  const { nextInMs, ...idle } = await materializeDueSchedules(sql);
+  assert.deepEqual(idle, { fired: [], deferred: [], hasMore: false });
+  assert(nextInMs !== undefined && nextInMs > 0);
   const dueAt = (await makeSchedulesDue(sql)).get("nightly") ?? "";
   const { fired: [fire, ...others], deferred } = await materializeDueSchedules(sql);
   assert(fire !== undefined);
