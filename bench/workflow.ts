@@ -3,7 +3,7 @@
  * could do it.
  *
  * Options: `--quick` for a smoke run of a few seconds, `--rounds N`, `--scale N` for the number of finished runs in a large
- * table, `--only TEXT` for the lines whose name holds it, `--json FILE`. See bench/WORKFLOW.md.
+ * table, `--only TEXT` for the lines whose name holds it, `--json FILE`. See bench/README.md.
  *
  * @module
  */

@@ -4,8 +4,14 @@
  * @module
  */
 
-import type { ClaimedJob } from "@runledger/postgres";
-import { claimJobs, enqueueWorkflowRuns, settleJobs, upsertJobDefinitions } from "@runledger/postgres";
+import type { ClaimCursor, ClaimedJob } from "@runledger/postgres";
+import {
+  claimJobs,
+  createClaimCursor,
+  enqueueWorkflowRuns,
+  settleJobs,
+  upsertJobDefinitions,
+} from "@runledger/postgres";
 import { setTimeout } from "node:timers/promises";
 import type postgres from "postgres";
 import type { BenchDatabase } from "./server.ts";
@@ -30,6 +36,7 @@ const TABLES = ["workflow_runs", "workflow_steps", "workflow_step_dependencies",
 export async function openWorkflows(database: BenchDatabase): Promise<WorkflowWorkload> {
   const [sql] = database.connections;
   await upsertJobDefinitions(sql, [{ type: "noop", version: 1, maxAttempts: 3, timeoutSeconds: 300, priority: 0 }]);
+  const cursors = [createClaimCursor(), createClaimCursor()] as const;
   return {
     database,
     enqueue: async (on, { request }, count) => {
@@ -41,6 +48,7 @@ export async function openWorkflows(database: BenchDatabase): Promise<WorkflowWo
         jobTypes: ["noop"],
         workerId: `worker-${connection}`,
         limit,
+        cursor: cursors[connection] as ClaimCursor,
       });
       const settled = await settleJobs(on, jobs.map((lease) => ({ lease, outcome: { kind: "succeeded" } })));
       if (!settled.every((result) => result.settled)) throw new Error("a lease was lost during the benchmark");
