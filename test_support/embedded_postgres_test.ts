@@ -186,7 +186,7 @@ Deno.test("embedded postgres: an ordinary user runs it from a read-only package 
   if (process.platform === "linux") {
     assert.match(await readFile(`/proc/${pid}/status`, "utf8"), isRoot ? /^Uid:\s65534\s/m : /^Uid:\s(?!0\s)/m);
   }
-  await run("chmod", "-R", "u+w", root);
+  await run("chmod", "-R", "u+w", folder.path);
 });
 
 Deno.test("embedded postgres: the links that a blocked install script left out are made, by several processes at once", async () => {
