@@ -6,7 +6,7 @@
 
 import { isRunledgerError, RunledgerError } from "@runledger/core";
 import type { RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
-import { readBoolean, readInstant, readInteger, readJson, readText } from "./_rows.ts";
+import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
 import { noteText, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -154,7 +154,7 @@ export async function switchJobDefinitions(
     throw new RunledgerError("job_definition.active_schedule_exists", { cause: error, details: { jobTypes } });
   }
   if (row === undefined) throw new RunledgerError("db.unexpected_result");
-  const answer = readJson(row, "answer") as unknown as SetEnabledAnswer;
+  const answer = JSON.parse(readText(row, "answer")) as SetEnabledAnswer;
   if (answer.error !== undefined) {
     throw new RunledgerError(answer.error, answer.details === undefined ? {} : { details: answer.details });
   }

@@ -5,7 +5,7 @@
  */
 
 import { RunledgerError } from "@runledger/core";
-import { readJson, readText } from "./_rows.ts";
+import { readText } from "./_rows.ts";
 import { assertLimit } from "./job_reap.ts";
 import { instantValue, noteText, switchValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
@@ -67,7 +67,7 @@ export async function setJobScheduleActive(
       details: { jobTypes: [readText(row, "job_type")] },
     });
   }
-  return decodeSchedule(readJson(row, "changed") as unknown as Row);
+  return decodeSchedule(JSON.parse(readText(row, "changed")) as Row);
 }
 
 // locks: the schedule. index: job_schedules_name_unique. no row: no such schedule in scope.
