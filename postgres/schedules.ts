@@ -106,13 +106,14 @@ where schedule.name = any (array(select jsonb_array_elements_text($1::text::json
 // locks: the definitions in order of type, against being disabled; then the schedules in order of name.
 // index: job_definitions_pkey, job_schedules_name_unique.
 // Counting the definitions first is what makes the order. A schedule that a rival stored since the statement began is not
-// in `found`; then the foreign key decides.
+// in `found`; then the foreign key decides. What is inserted has an id of its own, also in place of one that was read
+// and then deleted by a rival: two who both read that one would insert its id twice.
 const upsertText = (isActive: string) => `
 with input as materialized (
   select input.*
   from jsonb_to_recordset($1::text::jsonb) as input (
     id uuid, name text, job_type text, organization_id uuid, payload jsonb, cron_expression text, timezone text,
-    is_active boolean, next_fire_at timestamptz, max_jitter_seconds integer
+    is_active boolean, next_fire_at timestamptz, present_next_fire_at timestamptz, max_jitter_seconds integer
   )
 ),
 defined as materialized (
@@ -158,7 +159,7 @@ stored as (
     next_fire_at = case
       when (schedule.cron_expression, schedule.timezone) = (excluded.cron_expression, excluded.timezone)
         then schedule.next_fire_at
-      else excluded.next_fire_at
+      else (select input.present_next_fire_at from input where input.name = excluded.name)
     end,
     max_jitter_seconds = excluded.max_jitter_seconds,
     updated_at = case
@@ -330,9 +331,10 @@ function withSchedule(error: unknown, name: string): unknown {
 }
 
 function encodeSchedule({ input, parsed, payload }: CheckedSchedule, now: Date, found?: PresentSchedule): string {
-  const id = found?.id ?? newId();
+  const id = newId();
   const maxJitterSeconds = input.maxJitterSeconds ?? 0;
-  const next = nextFireAt(parsed, { scheduleId: id, maxJitterSeconds }, now);
+  const nextOf = (scheduleId: string) => nextFireAt(parsed, { scheduleId, maxJitterSeconds }, now)?.toISOString();
+  const next = nextOf(id);
   // One whose last date has passed may be stored again: its cursor stays as it is.
   const isKnown = found?.cron === parsed.cron && found.timezone === parsed.timezone;
   if (next === undefined && !isKnown) {
@@ -349,7 +351,8 @@ function encodeSchedule({ input, parsed, payload }: CheckedSchedule, now: Date, 
     cron_expression: parsed.cron,
     timezone: parsed.timezone,
     is_active: input.isActive ?? true,
-    next_fire_at: next?.toISOString(),
+    next_fire_at: next,
+    present_next_fire_at: found === undefined ? next : nextOf(found.id),
     max_jitter_seconds: maxJitterSeconds,
   };
   return `${JSON.stringify(fields).slice(0, -1)},"payload":${payload}}`;

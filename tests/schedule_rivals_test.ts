@@ -24,7 +24,7 @@ import assert from "node:assert/strict";
 import postgres from "postgres";
 import { openTestDatabase, request, testDefinition } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
-import { ALL, firedJobs, hasCode, makeSchedulesDue, schedule, untilWaiting } from "./support/schedules.ts";
+import { ALL, firedJobs, hasCode, makeSchedulesDue, schedule, stored, untilWaiting } from "./support/schedules.ts";
 
 /** Due again in a lifetime only. */
 const RARELY = "0 0 0 1 1 * 2099";
@@ -229,6 +229,30 @@ for (const [when, mode] of Object.entries(LOSSES)) {
     await assertFiredOnce(database.sql, due);
   });
 }
+
+Deno.test("two that read a schedule before it was deleted store it once", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const before = await upsertJobSchedule(sql, schedule());
+  const bothHaveRead = Promise.withResolvers<void>();
+  const deleted = bothHaveRead.promise.then(() => deleteJobSchedule(sql, "nightly", ALL));
+  let reads = 0;
+  const results = await Promise.all([1, 2].map((n) => {
+    let statements = 0;
+    const db: StatementRunner = {
+      async query(text, values) {
+        if (++statements === 2) await deleted;
+        const rows = await sql.unsafe(text, [...values ?? []]);
+        if (statements === 1 && ++reads === 2) bothHaveRead.resolve();
+        return rows;
+      },
+    };
+    return upsertJobSchedule(db, schedule({ cron: `${n} 4 * * *` }));
+  }));
+  const after = await stored(sql);
+  assert.notEqual(after.scheduleId, before.scheduleId);
+  assert.deepEqual(results.map(({ scheduleId }) => scheduleId), [after.scheduleId, after.scheduleId]);
+});
 
 /** Ways to come to an active schedule of the type `b`. */
 const ACTIVATIONS: Readonly<Record<string, (db: Queryable) => Promise<unknown>>> = {
