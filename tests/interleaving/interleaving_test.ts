@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import process from "node:process";
+import { perform } from "../model/operation.ts";
 import { assertStoredJobs, defineModelTypes, readStoredJobs, removeAllJobs } from "../model/stored_jobs.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { CASES, OPPOSED, prepare } from "./cases.ts";
@@ -109,7 +110,7 @@ async function runOrder(
       operation: operation(fixture),
       ending: endings[index] as Ending,
     }));
-    const run = await sessions.run(parts, meeting.choose);
+    const run = await sessions.run(parts, meeting.choose, perform);
     const stored = await readStoredJobs(sessions.admin);
     assertSerial(fixture.model, run, (model) => assertStoredJobs(stored, model));
     for (const [index, { blockedSteps }] of run.parts.entries()) {

@@ -7,7 +7,10 @@
 
 import assert from "node:assert/strict";
 import type { JobModel } from "../model/job_model.ts";
+import type { Operation, OperationResult } from "../model/operation.ts";
 import type { PartReport, RunReport } from "./stepped_sessions.ts";
+
+type JobPart = PartReport<Operation, OperationResult>;
 
 /** Operations that leave rows alone which others have locked. */
 const SKIPS_LOCKED: ReadonlySet<string> = new Set([
@@ -28,7 +31,11 @@ const SKIPS_LOCKED: ReadonlySet<string> = new Set([
  * @param matches Throws unless a model is what is stored now.
  * @throws {assert.AssertionError} There is no such order.
  */
-export function assertSerial(before: JobModel, run: RunReport, matches: (model: JobModel) => void): void {
+export function assertSerial(
+  before: JobModel,
+  run: RunReport<Operation, OperationResult>,
+  matches: (model: JobModel) => void,
+): void {
   const problems: string[] = [];
   const byEnd = run.parts.toSorted((one, other) => one.endedAt - other.endedAt);
   for (const order of permutations(byEnd)) {
@@ -60,7 +67,8 @@ export function assertSerial(before: JobModel, run: RunReport, matches: (model: 
   );
 }
 
-function* permutations<T>(items: readonly T[]): Generator<readonly T[]> {
+/** Every order of some items, the given one first. */
+export function* permutations<T>(items: readonly T[]): Generator<readonly T[]> {
   if (items.length === 0) yield [];
   for (const [index, first] of items.entries()) {
     for (const rest of permutations(items.toSpliced(index, 1))) yield [first, ...rest];
@@ -68,14 +76,14 @@ function* permutations<T>(items: readonly T[]): Generator<readonly T[]> {
 }
 
 /** What was over before something else began comes first. */
-function keepsTime(order: readonly PartReport[]): boolean {
+export function keepsTime(order: readonly { readonly startedAt: number; readonly endedAt: number }[]): boolean {
   return order.every((part, index) => order.slice(index + 1).every((later) => later.endedAt >= part.startedAt));
 }
 
 /** For each part, jobs that it may have skipped. */
 function* skips(
-  order: readonly PartReport[],
-  parts: readonly PartReport[],
+  order: readonly JobPart[],
+  parts: readonly JobPart[],
   jobIds: readonly string[],
 ): Generator<readonly ReadonlySet<string>[]> {
   const [part, ...rest] = order;

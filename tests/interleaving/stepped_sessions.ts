@@ -7,23 +7,26 @@
 
 import assert from "node:assert/strict";
 import process from "node:process";
-import type { StatementRunner } from "@runledger/postgres";
+import type { Queryable, StatementRunner } from "@runledger/postgres";
 import postgres from "postgres";
-import { perform } from "../model/operation.ts";
-import type { Operation, OperationResult } from "../model/operation.ts";
 
 /** How the operation of a session is committed. `autocommit` has no transaction around its statements. */
 export type Ending = "commit" | "rollback" | "autocommit";
 
+/** What a session calls: anything with a name. */
+export interface Named {
+  readonly op: string;
+}
+
 /** What one session is to do in a run. */
-export interface Part {
-  readonly operation: Operation;
+export interface Part<Called extends Named> {
+  readonly operation: Called;
   readonly ending: Ending;
 }
 
 /** What one session did in a run. Times count the steps of the run. */
-export interface PartReport extends Part {
-  readonly result: OperationResult;
+export interface PartReport<Called extends Named, Result> extends Part<Called> {
+  readonly result: Result;
   /** When its first statement was sent. */
   readonly startedAt: number;
   /** When its transaction was over. */
@@ -33,8 +36,8 @@ export interface PartReport extends Part {
 }
 
 /** What a run did. */
-export interface RunReport {
-  readonly parts: readonly PartReport[];
+export interface RunReport<Called extends Named, Result> {
+  readonly parts: readonly PartReport<Called, Result>[];
   /** The steps as they were sent, for people. */
   readonly trace: readonly string[];
 }
@@ -48,9 +51,14 @@ export interface SteppedSessions extends AsyncDisposable {
    *
    * @param parts At most as many as there are sessions.
    * @param choose Says which of so many sessions goes next.
+   * @param perform Makes the call; each of its statements is a step.
    * @throws {Error} Whatever a part threw that is no answer, such as a deadlock.
    */
-  run(parts: readonly Part[], choose: (of: number) => number): Promise<RunReport>;
+  run<Called extends Named, Result>(
+    parts: readonly Part<Called>[],
+    choose: (of: number) => number,
+    perform: (db: Queryable, operation: Called) => Promise<Result>,
+  ): Promise<RunReport<Called, Result>>;
 }
 
 interface Connection {
@@ -71,8 +79,14 @@ export async function openSteppedSessions(url: string, count: number): Promise<S
   }
   return {
     admin,
-    run: (parts, choose) =>
-      runParts(admin, parts.map((part, index) => new Actor(connections[index] as Connection, part, index)), choose),
+    run: (parts, choose, perform) => {
+      const actors = parts.map((part, index) => {
+        const connection = connections[index];
+        assert(connection !== undefined);
+        return new Actor(connection, { ...part, perform }, index);
+      });
+      return runParts(admin, actors, choose);
+    },
     async [Symbol.asyncDispose]() {
       for (const { sql } of [...connections, { sql: admin }]) await sql.end({ timeout: 1 });
     },
@@ -85,9 +99,13 @@ export async function openSteppedSessions(url: string, count: number): Promise<S
  */
 const STEPS_BEGIN = process.env["RUNLEDGER_INTERLEAVING_STEPS_BEGIN"] === "1";
 
-class Actor {
+interface Role<Called extends Named, Result> extends Part<Called> {
+  readonly perform: (db: Queryable, operation: Called) => Promise<Result>;
+}
+
+class Actor<Called extends Named, Result> {
   readonly name: string;
-  readonly part: Part;
+  readonly part: Role<Called, Result>;
   readonly connection: Connection;
   status: "ready" | "busy" | "ended" = "busy";
   nextStep = "";
@@ -96,13 +114,13 @@ class Actor {
   blockedSteps = 0;
   startedAt = -1;
   endedAt = -1;
-  result: OperationResult | undefined;
+  result: { readonly of: Result } | undefined;
   error: unknown;
   changed: Promise<void>;
   #notify: () => void = () => {};
   #permit: () => void = () => {};
 
-  constructor(connection: Connection, part: Part, index: number) {
+  constructor(connection: Connection, part: Role<Called, Result>, index: number) {
     this.connection = connection;
     this.part = part;
     this.name = String.fromCharCode(65 + index);
@@ -131,7 +149,7 @@ class Actor {
 
   async #play(): Promise<void> {
     const { sql } = this.connection;
-    const { operation, ending } = this.part;
+    const { operation, ending, perform } = this.part;
     const begin = async () => {
       if (ending === "autocommit" || this.isInTransaction) return;
       this.isInTransaction = true;
@@ -149,7 +167,7 @@ class Actor {
       },
     };
     try {
-      this.result = await perform(db, operation);
+      this.result = { of: await perform(db, operation) };
     } catch (error) {
       if (ending !== "autocommit") await sql.unsafe("rollback");
       throw error;
@@ -168,11 +186,11 @@ class Actor {
   }
 }
 
-async function runParts(
+async function runParts<Called extends Named, Result>(
   admin: postgres.Sql,
-  actors: readonly Actor[],
+  actors: readonly Actor<Called, Result>[],
   choose: (of: number) => number,
-): Promise<RunReport> {
+): Promise<RunReport<Called, Result>> {
   const trace: string[] = [];
   const running = actors.map((actor) => actor.start());
   await Promise.all(actors.map((actor) => actor.changed));
@@ -181,7 +199,8 @@ async function runParts(
     const ready = actors.filter(({ status }) => status === "ready");
     now++;
     if (ready.length > 0) {
-      const actor = ready[choose(ready.length)] as Actor;
+      const actor = ready[choose(ready.length)];
+      assert(actor !== undefined);
       const { nextStep } = actor;
       actor.permit(now);
       await settle(admin, actor, actors);
@@ -208,14 +227,18 @@ async function runParts(
   return { parts: actors.map(reportOf), trace };
 }
 
-function reportOf(actor: Actor): PartReport {
-  const { part, result, startedAt, endedAt, blockedSteps } = actor;
+function reportOf<Called extends Named, Result>(actor: Actor<Called, Result>): PartReport<Called, Result> {
+  const { part: { operation, ending }, result, startedAt, endedAt, blockedSteps } = actor;
   assert(result !== undefined);
-  return { ...part, result, startedAt, endedAt, blockedSteps };
+  return { operation, ending, result: result.of, startedAt, endedAt, blockedSteps };
 }
 
 /** Waits until an actor's step is done or waits for another actor. */
-async function settle(admin: postgres.Sql, actor: Actor, actors: readonly Actor[]): Promise<void> {
+async function settle<Called extends Named, Result>(
+  admin: postgres.Sql,
+  actor: Actor<Called, Result>,
+  actors: readonly Actor<Called, Result>[],
+): Promise<void> {
   const rivals = actors.filter((other) => other !== actor && (other.isInTransaction || other.status === "busy"));
   const pids = rivals.map(({ connection }) => connection.pid);
   while (actor.status === "busy") {

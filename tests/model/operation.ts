@@ -60,13 +60,22 @@ export type OperationResult =
  *
  * @throws {Error} Any error that is no answer, `db.*` among them.
  */
-export async function perform(db: Queryable, operation: Operation): Promise<OperationResult> {
+export function perform(db: Queryable, operation: Operation): Promise<OperationResult> {
+  return answerOf(operation.op, call(db, operation));
+}
+
+/**
+ * Tells what a call led to.
+ *
+ * @throws {Error} Any error that is no answer, `db.*` among them.
+ */
+export async function answerOf(op: string, work: Promise<unknown>): Promise<OperationResult> {
   try {
-    return { value: await call(db, operation) };
+    return { value: await work };
   } catch (error) {
     if (!isRunledgerError(error)) throw error;
-    if (!error.code.startsWith("job.")) {
-      throw new Error(`${operation.op}: ${error.code}: ${error.internalMessage}`, { cause: error });
+    if (!/^(job|workflow)\./.test(error.code)) {
+      throw new Error(`${op}: ${error.code}: ${error.internalMessage}`, { cause: error });
     }
     return { refused: error.code, details: error.details ?? {} };
   }
