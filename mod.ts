@@ -113,6 +113,8 @@ export type {
 
 // core: the state machine of a job, and the ledger that it is replayed from.
 export {
+  DEAD_LETTER_REASONS,
+  decodeJobEventDetails,
   ENQUEUE_STAGES,
   isJobStage,
   isJobStatus,
@@ -126,8 +128,10 @@ export {
   TERMINAL_JOB_STATUSES,
 } from "@runledger/core";
 export type {
+  DeadLetterReason,
   EnqueueStage,
   JobEvent,
+  JobEventDetails,
   JobEventType,
   JobProjection,
   JobStage,
@@ -331,6 +335,8 @@ export type {
   JobRuntimeConfig,
   JobRuntimeConfigInput,
   JobRuntimeConfigValue,
+  ListJobDefinitionsOptions,
+  ListJobRuntimeConfigsOptions,
   StoredJobDefinition,
 } from "@runledger/postgres";
 
@@ -342,6 +348,7 @@ export {
   listJobSchedules,
   materializeDueSchedules,
   MAX_SCHEDULE_NAME_BYTES,
+  nextScheduleFires,
   setJobScheduleActive,
   setJobScheduleNextFireAt,
   upsertJobSchedule,
@@ -358,15 +365,31 @@ export type {
 } from "@runledger/postgres";
 
 // postgres: read
-export { getJob, listDeadLetters, listJobAttempts, listJobEvents } from "@runledger/postgres";
+export {
+  countDeadLetters,
+  countJobs,
+  getJob,
+  listDeadLetters,
+  listJobAttempts,
+  listJobEvents,
+  listJobs,
+} from "@runledger/postgres";
 export type {
+  BoundedCount,
   DeadLetter,
-  DeadLetterPage,
+  DeadLetterFilter,
   Job,
   JobAttempt,
-  JobPageOptions,
+  JobFilter,
   ListDeadLettersOptions,
+  ListedJobEvent,
+  ListJobAttemptsOptions,
+  ListJobEventsOptions,
+  ListJobsOptions,
+  Page,
+  PageOptions,
   Scope,
+  ScopedPageOptions,
 } from "@runledger/postgres";
 
 // postgres: workflows
@@ -374,6 +397,7 @@ export {
   appendWorkflowSteps,
   cancelWorkflowRun,
   completeExternalStep,
+  countWorkflowRuns,
   deleteFinishedWorkflowRuns,
   enqueueWorkflowRun,
   enqueueWorkflowRuns,
@@ -381,6 +405,7 @@ export {
   getWorkflowResult,
   getWorkflowRun,
   listWorkflowRunMutations,
+  listWorkflowRuns,
   listWorkflowStepDependencies,
   listWorkflowSteps,
   MAX_WORKFLOW_ENQUEUE_BATCH,
@@ -395,9 +420,11 @@ export type {
   EnqueuedWorkflowRun,
   GateCompletion,
   GetWorkflowResultOptions,
+  ListWorkflowRunsOptions,
+  ListWorkflowStepsOptions,
   RecoverWorkflowRunOptions,
-  WorkflowPageOptions,
   WorkflowRun,
+  WorkflowRunFilter,
   WorkflowRunMutation,
   WorkflowStep,
   WorkflowStepDependency,

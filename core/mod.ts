@@ -90,6 +90,8 @@ export {
 export type { EnqueueStage, JobStage, JobStatus } from "./job_status.ts";
 export { JOB_EVENT_TYPES, replayJobEvents, REQUEUE_KINDS } from "./job_event.ts";
 export type { JobEvent, JobEventType, JobProjection, RequeueKind } from "./job_event.ts";
+export { DEAD_LETTER_REASONS, decodeJobEventDetails } from "./job_event_details.ts";
+export type { DeadLetterReason, JobEventDetails } from "./job_event_details.ts";
 
 // Workflows: runs, their steps and what they wait for.
 export { WorkflowDagBuilder } from "./workflow_dag_builder.ts";

@@ -73,6 +73,6 @@ console.log(await drawRun(sql, runId));
 const { status } = await waitForRun(sql, runId);
 console.log(`the run is ${status}`);
 console.log(await drawRun(sql, runId));
-for (const { mutationKey, metadata } of await listWorkflowRunMutations(sql, runId, { scope: "global" })) {
+for (const { mutationKey, metadata } of (await listWorkflowRunMutations(sql, runId, { scope: "global" })).items) {
   console.log(`  mutation ${mutationKey}: ${JSON.stringify(metadata)}`);
 }

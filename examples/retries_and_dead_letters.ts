@@ -51,7 +51,7 @@ await using _supervisor = new Supervisor(sql, {
 // Fails twice, then succeeds.
 const { jobId: flaky } = await enqueueJob(sql, sendInvoice.request({ to: "ada@example.com" }));
 console.log(`flaky: ${(await waitForJob(sql, flaky)).status}`);
-for (const attempt of await listJobAttempts(sql, flaky, { scope: "global" })) {
+for (const attempt of (await listJobAttempts(sql, flaky, { scope: "global" })).items) {
   const end = attempt.errorCode === undefined ? "succeeded" : `${attempt.outcome} ${attempt.errorCode}`;
   const next = attempt.retryDelayMs === undefined ? "" : `, next one in ${attempt.retryDelayMs} ms`;
   console.log(`  attempt ${attempt.attempt}: ${end}${next}`);
@@ -60,7 +60,7 @@ for (const attempt of await listJobAttempts(sql, flaky, { scope: "global" })) {
 // Fails for good. The dead letter keeps payload and checkpoint as they were.
 const { jobId: poisoned } = await enqueueJob(sql, sendInvoice.request({ to: "grace@example.com" }));
 const dead = await waitForJob(sql, poisoned);
-const { deadLetters } = await listDeadLetters(sql, { scope: "global", errorCode: "mail.rejected", limit: 1 });
+const { items: deadLetters } = await listDeadLetters(sql, { scope: "global", errorCode: "mail.rejected", limit: 1 });
 console.log(`poisoned: ${dead.status}, ${deadLetters[0]?.reason}: ${deadLetters[0]?.errorMessage}`);
 
 // Somebody mends the cause and requeues the job, saying what they saw: of two people who do so, one is told

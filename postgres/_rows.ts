@@ -85,6 +85,17 @@ export function readOptionalJobStage(row: Row, column: string): JobStage | undef
   return value;
 }
 
+/** A column of a few known values. */
+export function readKnown<Value extends string>(
+  row: Row,
+  column: string,
+  isKnown: (value: unknown) => value is Value,
+): Value {
+  const value = row[column];
+  if (!isKnown(value)) throw unexpected(column, "a known value", value);
+  return value;
+}
+
 /** An event type column. */
 export function readJobEventType(row: Row, column: string): JobEventType {
   const value = row[column];

@@ -6,8 +6,11 @@
 
 import { isRunledgerError, RunledgerError } from "@runledger/core";
 import type { RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
+import { equalConditions, readPage, StatementValues, textConditions } from "./_keyset_page.ts";
+import type { KeysetList } from "./_keyset_page.ts";
 import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
 import { noteText, switchValue } from "./operator_note.ts";
+import type { Page, PageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -161,22 +164,51 @@ export async function switchJobDefinitions(
   return { definitions: (answer.definitions ?? []).map(decodeDefinition), changed: answer.changed ?? [] };
 }
 
-// index: job_definitions_pkey; the table is as small as the number of job types.
-const LIST = `
-select ${COLUMNS}
-from runledger.job_definitions as definition
-order by definition.job_type
-`;
+/** Which definitions, and which page of them. */
+export interface ListJobDefinitionsOptions extends PageOptions {
+  /** Only enabled ones, or only disabled ones. */
+  readonly isEnabled?: boolean;
+  /** Only types with this text in them. */
+  readonly text?: string;
+}
+
+const DEFINITIONS: KeysetList<StoredJobDefinition> = {
+  name: "job_definitions",
+  alias: "definition",
+  keys: [{ column: "job_type", type: "text" }],
+  direction: "asc",
+  item: `${COLUMNS}
+  from runledger.job_definitions as definition
+  where definition.job_type = page.key_1`,
+  decode: decodeDefinition,
+};
 
 /**
- * Lists every definition, by type. They belong to no organization.
+ * Lists definitions, by type. They belong to no organization.
  *
  * @param db A pool, client or open transaction.
- * @returns The definitions.
- * @throws {RunledgerError} `db.*` codes.
+ * @param options Which ones, from where on, and how many.
+ * @returns A page.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for a filter that cannot be; `db.*` codes.
  */
-export async function listJobDefinitions(db: Queryable): Promise<readonly StoredJobDefinition[]> {
-  return (await runStatement(db, LIST, [])).map(decodeDefinition);
+export async function listJobDefinitions(
+  db: Queryable,
+  options: ListJobDefinitionsOptions = {},
+): Promise<Page<StoredJobDefinition>> {
+  const { isEnabled } = options;
+  if (isEnabled !== undefined) switchValue("isEnabled", isEnabled);
+  const bound = new StatementValues();
+  // index: job_definitions_pkey.
+  const source = {
+    from: "runledger.job_definitions as definition",
+    where: [],
+    examines: ["definition.is_enabled"],
+    filters: [
+      ...equalConditions(bound, { "definition.is_enabled": isEnabled }),
+      ...textConditions(bound, "definition.job_type", options.text),
+    ],
+  };
+  return await readPage(db, DEFINITIONS, { source, bound, options });
 }
 
 function assertDefinition(definition: JobDefinitionSettings): void {

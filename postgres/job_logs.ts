@@ -6,14 +6,15 @@
 
 import { boundedText, encodeJson, isBlankText, RunledgerError } from "@runledger/core";
 import type { JobLease, JsonValue } from "@runledger/core";
+import { equalConditions, readPage, StatementValues } from "./_keyset_page.ts";
+import type { KeysetList } from "./_keyset_page.ts";
 import { present, readInstant, readInteger, readOptionalJson, readText } from "./_rows.ts";
-import { assertLimit } from "./job_reap.ts";
 import { assertLease } from "./job_settlement.ts";
-import { uuidValue } from "./operator_note.ts";
+import { jobInScope } from "./jobs.ts";
+import { choiceValue } from "./operator_note.ts";
+import type { Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
-import type { Queryable } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
-import type { Scope } from "./scope.ts";
+import type { Queryable, Row } from "./queryable.ts";
 
 /** How much a log line matters. */
 export type JobLogLevel = "debug" | "info" | "warn" | "error";
@@ -38,7 +39,7 @@ export interface JobLogEntry {
 
 /** A stored line. */
 export interface JobLog {
-  /** Its place among all log lines: give it as `after` to go on behind it. */
+  /** Its place among all log lines. */
   readonly id: string;
   /** The run that wrote it. */
   readonly runNumber: number;
@@ -54,7 +55,8 @@ export interface JobLog {
   readonly occurredAt: Date;
 }
 
-// locks: the jobs against deletion. index: job_queue_pkey. A line whose lease is lost is left out.
+// locks: the jobs against deletion, in id order, since the foreign key looks at them in the order of insertion.
+// index: job_queue_pkey. A line whose lease is lost is left out.
 const APPEND = `
 with input as materialized (
   select line.ord, line.job_id, line.run_number, line.attempt, line.lease_token, line.level, line.message, line.payload
@@ -75,7 +77,7 @@ appended as (
     and queue.attempt = input.attempt
     and queue.lease_token = input.lease_token
     and queue.lease_expires_at > clock_timestamp()
-  order by input.ord
+  order by input.job_id, input.ord
   returning id
 )
 select count(*)::integer as appended
@@ -116,59 +118,58 @@ export async function appendJobLogs(db: Queryable, entries: readonly JobLogEntry
   return row === undefined ? 0 : readInteger(row, "appended");
 }
 
-/** Which lines to list. */
-export interface ListJobLogsOptions {
-  /** Whose job it must be. */
-  readonly scope: Scope;
-  /** Only lines behind this one. */
-  readonly after?: string;
-  /** How many at most, 1 to 1000. @default {100} */
-  readonly limit?: number;
+/** Which lines of a job, and which page of them. */
+export interface ListJobLogsOptions extends ScopedPageOptions {
+  /** Only lines of this level. */
+  readonly level?: JobLogLevel;
 }
 
-// index: job_logs_job_index. no row: no lines, or no such job in scope.
-const LIST = `
-select
-  log.id::text as id, log.run_number, log.attempt, log.level, log.message, log.payload::text as payload,
-  extract(epoch from log.occurred_at)::text as occurred_at
-from runledger.job_queue as queue
-join runledger.job_logs as log on log.job_id = queue.id
-where queue.id = $1::uuid
-  and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
-  and log.id > $4::bigint
-order by log.id
-limit $5::integer
-`;
+const LOGS: KeysetList<JobLog> = {
+  name: "job_logs",
+  alias: "log",
+  keys: [{ column: "job_id", type: "uuid" }, { column: "id", type: "bigint" }],
+  direction: "asc",
+  item: `
+    log.id::text as id, log.run_number, log.attempt, log.level, log.message, log.payload::text as payload,
+    extract(epoch from log.occurred_at)::text as occurred_at
+  from runledger.job_logs as log
+  where log.id = page.key_2`,
+  decode: decodeLog,
+};
 
 /**
  * Lists the log lines of a job, oldest first.
  *
  * @param db A pool, client or open transaction.
  * @param jobId The job.
- * @param options Whose job, from where on, and how many.
- * @returns The lines; none for a job outside the scope.
- * @throws {RunledgerError} `job.invalid_pagination`; `db.*` codes.
+ * @param options Whose job, which lines, from where on, and how many.
+ * @returns A page of lines; an empty one for a job outside the scope.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for an unknown level; `db.*` codes.
  */
-export async function listJobLogs(
-  db: Queryable,
-  jobId: string,
-  options: ListJobLogsOptions,
-): Promise<readonly JobLog[]> {
-  const { scope, after = "0", limit = 100 } = options;
-  assertLimit(limit);
-  if (!/^\d{1,18}$/.test(after)) throw new RunledgerError("job.invalid_pagination", { details: { field: "after" } });
-  const rows = await runStatement(db, LIST, [uuidValue("jobId", jobId), ...scopeValues(scope), after, limit]);
-  return rows.map((row) =>
-    present({
-      id: readText(row, "id"),
-      runNumber: readInteger(row, "run_number"),
-      attempt: readInteger(row, "attempt"),
-      level: readText(row, "level") as JobLogLevel,
-      message: readText(row, "message"),
-      payload: readOptionalJson(row, "payload"),
-      occurredAt: readInstant(row, "occurred_at"),
-    })
-  );
+export async function listJobLogs(db: Queryable, jobId: string, options: ListJobLogsOptions): Promise<Page<JobLog>> {
+  const { scope, level } = options;
+  if (level !== undefined) choiceValue("level", level, JOB_LOG_LEVELS);
+  const bound = new StatementValues();
+  // index: job_logs_job_index, job_queue_pkey.
+  const source = {
+    from: "runledger.job_logs as log",
+    where: jobInScope(bound, jobId, { scope, column: "log.job_id" }),
+    examines: ["log.level"],
+    filters: equalConditions(bound, { "log.level": level }),
+  };
+  return await readPage(db, LOGS, { source, bound, options });
+}
+
+function decodeLog(row: Row): JobLog {
+  return present({
+    id: readText(row, "id"),
+    runNumber: readInteger(row, "run_number"),
+    attempt: readInteger(row, "attempt"),
+    level: readText(row, "level") as JobLogLevel,
+    message: readText(row, "message"),
+    payload: readOptionalJson(row, "payload"),
+    occurredAt: readInstant(row, "occurred_at"),
+  });
 }
 
 function invalidLine(field: string, problem: string): RunledgerError {

@@ -6,8 +6,11 @@
 
 import { encodeJson, RunledgerError } from "@runledger/core";
 import type { JsonValue } from "@runledger/core";
+import { readPage, StatementValues, textConditions } from "./_keyset_page.ts";
+import type { KeysetList } from "./_keyset_page.ts";
 import { present, readInstant, readInteger, readJson, readOptionalText, readText } from "./_rows.ts";
 import { noteText, uuidValue } from "./operator_note.ts";
+import type { Page, PageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -122,22 +125,43 @@ export async function getRequiredJobRuntimeConfig(db: Queryable, jobType: string
   return config;
 }
 
-// index: job_runtime_configs_pkey; the table is as small as the number of job types.
-const LIST = `
-select ${COLUMNS}
-from runledger.job_runtime_configs as stored
-order by stored.job_type
-`;
+/** Which configs, and which page of them. */
+export interface ListJobRuntimeConfigsOptions extends PageOptions {
+  /** Only types with this text in them. */
+  readonly text?: string;
+}
+
+const CONFIGS: KeysetList<JobRuntimeConfig> = {
+  name: "job_runtime_configs",
+  alias: "stored",
+  keys: [{ column: "job_type", type: "text" }],
+  direction: "asc",
+  item: `${COLUMNS}
+  from runledger.job_runtime_configs as stored
+  where stored.job_type = page.key_1`,
+  decode: decodeConfig,
+};
 
 /**
- * Lists every config, by job type. They belong to no organization.
+ * Lists configs, by job type. They belong to no organization.
  *
  * @param db A pool, client or open transaction.
- * @returns The configs.
- * @throws {RunledgerError} `db.*` codes.
+ * @param options Which ones, from where on, and how many.
+ * @returns A page.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for a filter that cannot be; `db.*` codes.
  */
-export async function listJobRuntimeConfigs(db: Queryable): Promise<readonly JobRuntimeConfig[]> {
-  return (await runStatement(db, LIST, [])).map(decodeConfig);
+export async function listJobRuntimeConfigs(
+  db: Queryable,
+  options: ListJobRuntimeConfigsOptions = {},
+): Promise<Page<JobRuntimeConfig>> {
+  const bound = new StatementValues();
+  // index: job_runtime_configs_pkey.
+  const source = {
+    from: "runledger.job_runtime_configs as stored",
+    where: [],
+    filters: textConditions(bound, "stored.job_type", options.text),
+  };
+  return await readPage(db, CONFIGS, { source, bound, options });
 }
 
 function decodeConfig(row: Row): JobRuntimeConfig {

@@ -58,14 +58,19 @@ export type { OperatorNote } from "./operator_note.ts";
 
 // Definitions, configs, catalogs
 export { listJobDefinitions, setJobDefinitionEnabled, upsertJobDefinitions } from "./job_definitions.ts";
-export type { JobDefinitionSettings, StoredJobDefinition } from "./job_definitions.ts";
+export type { JobDefinitionSettings, ListJobDefinitionsOptions, StoredJobDefinition } from "./job_definitions.ts";
 export {
   getJobRuntimeConfig,
   getRequiredJobRuntimeConfig,
   listJobRuntimeConfigs,
   upsertJobRuntimeConfig,
 } from "./job_runtime_configs.ts";
-export type { JobRuntimeConfig, JobRuntimeConfigInput, JobRuntimeConfigValue } from "./job_runtime_configs.ts";
+export type {
+  JobRuntimeConfig,
+  JobRuntimeConfigInput,
+  JobRuntimeConfigValue,
+  ListJobRuntimeConfigsOptions,
+} from "./job_runtime_configs.ts";
 export { syncJobCatalog, syncJobCatalogExactly } from "./catalog_sync.ts";
 export type { CatalogEntries, CatalogScope, CatalogSyncReport } from "./catalog_sync.ts";
 
@@ -76,6 +81,7 @@ export {
   deleteJobSchedule,
   getJobScheduleByName,
   listJobSchedules,
+  nextScheduleFires,
   setJobScheduleActive,
   setJobScheduleNextFireAt,
 } from "./schedule_operations.ts";
@@ -84,15 +90,15 @@ export { materializeDueSchedules } from "./schedule_fire.ts";
 export type { DeferredSchedule, FiredSchedule, MaterializedSchedules, MaterializeOptions } from "./schedule_fire.ts";
 
 // Read
-export { getJob, listDeadLetters, listJobAttempts, listJobEvents } from "./job_queries.ts";
-export type {
-  DeadLetter,
-  DeadLetterPage,
-  Job,
-  JobAttempt,
-  JobPageOptions,
-  ListDeadLettersOptions,
-} from "./job_queries.ts";
+export type { BoundedCount, Page, PageOptions, ScopedPageOptions } from "./pages.ts";
+export { countJobs, getJob, listJobs } from "./jobs.ts";
+export type { Job, JobFilter, ListJobsOptions } from "./jobs.ts";
+export { listJobEvents } from "./job_events.ts";
+export type { ListedJobEvent, ListJobEventsOptions } from "./job_events.ts";
+export { listJobAttempts } from "./job_attempts.ts";
+export type { JobAttempt, ListJobAttemptsOptions } from "./job_attempts.ts";
+export { countDeadLetters, listDeadLetters } from "./dead_letters.ts";
+export type { DeadLetter, DeadLetterFilter, ListDeadLettersOptions } from "./dead_letters.ts";
 export type { Scope } from "./scope.ts";
 
 // Workflows
@@ -114,19 +120,11 @@ export type {
   GateCompletion,
   RecoverWorkflowRunOptions,
 } from "./workflow_operations.ts";
-export {
-  getWorkflowResult,
-  getWorkflowRun,
-  listWorkflowRunMutations,
-  listWorkflowStepDependencies,
-  listWorkflowSteps,
-  WORKFLOW_RUN_ENDED_CHANNEL,
-} from "./workflow_queries.ts";
-export type {
-  GetWorkflowResultOptions,
-  WorkflowPageOptions,
-  WorkflowRun,
-  WorkflowRunMutation,
-  WorkflowStep,
-  WorkflowStepDependency,
-} from "./workflow_queries.ts";
+export { countWorkflowRuns, getWorkflowRun, listWorkflowRuns } from "./workflow_runs.ts";
+export type { ListWorkflowRunsOptions, WorkflowRun, WorkflowRunFilter } from "./workflow_runs.ts";
+export { listWorkflowStepDependencies, listWorkflowSteps } from "./workflow_steps.ts";
+export type { ListWorkflowStepsOptions, WorkflowStep, WorkflowStepDependency } from "./workflow_steps.ts";
+export { listWorkflowRunMutations } from "./workflow_run_mutations.ts";
+export type { WorkflowRunMutation } from "./workflow_run_mutations.ts";
+export { getWorkflowResult, WORKFLOW_RUN_ENDED_CHANNEL } from "./workflow_result.ts";
+export type { GetWorkflowResultOptions } from "./workflow_result.ts";

@@ -5,11 +5,14 @@
  */
 
 import { RunledgerError } from "@runledger/core";
+import { equalConditions, readPage, scopeConditions, StatementValues, textConditions } from "./_keyset_page.ts";
+import type { KeysetList } from "./_keyset_page.ts";
 import { readText } from "./_rows.ts";
-import { assertLimit } from "./job_reap.ts";
 import { instantValue, noteText, switchValue } from "./operator_note.ts";
+import type { Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
+import { nextFireAt, parseCron } from "./schedule_cron.ts";
 import { decodeSchedule, SCHEDULE_COLUMNS, scheduleName } from "./schedules.ts";
 import type { JobSchedule } from "./schedules.ts";
 import { scopeValues } from "./scope.ts";
@@ -156,52 +159,75 @@ export async function getJobScheduleByName(
   return row === undefined ? undefined : decodeSchedule(row);
 }
 
-/** Which schedules to list. */
-export interface ListJobSchedulesOptions {
-  /** Whose schedules. */
-  readonly scope: Scope;
+/** Which schedules, and which page of them. */
+export interface ListJobSchedulesOptions extends ScopedPageOptions {
   /** Only schedules of this job type. */
   readonly jobType?: string;
   /** Only active ones, or only paused ones. */
   readonly isActive?: boolean;
-  /** Only what comes behind this name: the last one of the page before. */
-  readonly afterName?: string;
-  /** How many at most, 1 to 1000. @default {100} */
-  readonly limit?: number;
+  /** Only schedules with this text in their name. */
+  readonly text?: string;
 }
 
-// index: job_schedules_name_unique. no row: none match.
-const LIST = `
-select ${SCHEDULE_COLUMNS}
-from runledger.job_schedules as schedule
-where schedule.name > $1::text
-  and ${IN_SCOPE}
-  and ($4::text is null or schedule.job_type = $4::text)
-  and ($5::boolean is null or schedule.is_active = $5::boolean)
-order by schedule.name
-limit $6::integer
-`;
+const SCHEDULES: KeysetList<JobSchedule> = {
+  name: "job_schedules",
+  alias: "schedule",
+  keys: [{ column: "name", type: "text" }],
+  direction: "asc",
+  item: `${SCHEDULE_COLUMNS}
+  from runledger.job_schedules as schedule
+  where schedule.name = page.key_1`,
+  decode: decodeSchedule,
+};
 
 /**
- * Lists schedules by name, in pages.
+ * Lists schedules by name. What comes behind the next fire of one, {@linkcode nextScheduleFires} tells.
  *
  * @param db A pool, client or open transaction.
  * @param options Which ones, from where on, and how many.
- * @returns A page; the last one is shorter than the limit.
- * @throws {RunledgerError} `job.invalid_pagination`; `db.*` codes.
+ * @returns A page; see {@linkcode Page}.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for a filter that cannot be; `db.*` codes.
  */
-export async function listJobSchedules(
-  db: Queryable,
-  options: ListJobSchedulesOptions,
-): Promise<readonly JobSchedule[]> {
-  const { scope, jobType, isActive, afterName, limit = 100 } = options;
-  assertLimit(limit);
-  const rows = await runStatement(db, LIST, [
-    afterName === undefined ? "" : scheduleName(afterName),
-    ...scopeValues(scope),
-    jobType === undefined ? null : noteText("jobType", jobType, 255),
-    isActive === undefined ? null : switchValue("isActive", isActive),
-    limit,
-  ]);
-  return rows.map(decodeSchedule);
+export async function listJobSchedules(db: Queryable, options: ListJobSchedulesOptions): Promise<Page<JobSchedule>> {
+  const { scope, jobType, isActive, text } = options;
+  if (jobType !== undefined) noteText("jobType", jobType, 255);
+  if (isActive !== undefined) switchValue("isActive", isActive);
+  const bound = new StatementValues();
+  // index: job_schedules_name_unique.
+  const source = {
+    from: "runledger.job_schedules as schedule",
+    where: [],
+    examines: ["schedule.organization_id", "schedule.job_type", "schedule.is_active"],
+    filters: [
+      ...scopeConditions(bound, scope, "schedule.organization_id"),
+      ...equalConditions(bound, { "schedule.job_type": jobType, "schedule.is_active": isActive }),
+      ...textConditions(bound, "schedule.name", text),
+    ],
+  };
+  return await readPage(db, SCHEDULES, { source, bound, options });
+}
+
+/**
+ * Computes when a schedule fires next, as its stored cursor and its expression have it. Reads no database and no clock.
+ *
+ * What is missed is not fired twice: if the first of these instants is past when a scheduler comes to it, the next one is
+ * the first after that moment.
+ *
+ * @param schedule The schedule; a paused one gives the fires that it would have.
+ * @param count How many, 1 to 100.
+ * @returns The instants, soonest first; fewer if the expression has no more dates.
+ * @throws {RunledgerError} `job_schedule.invalid_cron` or `job_schedule.invalid_timezone` when the stored expression means
+ * nothing here; `job.invalid_pagination` for the count.
+ */
+export function nextScheduleFires(schedule: JobSchedule, count: number): readonly Date[] {
+  if (!Number.isInteger(count) || count < 1 || count > 100) {
+    throw new RunledgerError("job.invalid_pagination", { details: { field: "count" } });
+  }
+  const parsed = parseCron(schedule.cron, schedule.timezone);
+  const fires: Date[] = [];
+  for (let fire = schedule.nextFireAt; fire !== undefined && fires.length < count;) {
+    fires.push(fire);
+    fire = nextFireAt(parsed, schedule, fire);
+  }
+  return fires;
 }

@@ -39,10 +39,10 @@ const OWNED = { jobTypes: ["mail", "report"], scheduleNames: ["daily", "weekly"]
 /** What is enabled and active, in a line. */
 async function state(sql: postgres.Sql): Promise<string> {
   const mark = (isOn: boolean) => isOn ? "+" : "-";
-  const types = (await listJobDefinitions(sql)).filter(({ type }) => type.length > 1);
+  const types = (await listJobDefinitions(sql)).items.filter(({ type }) => type.length > 1);
   return [
     ...types.map(({ type, isEnabled }) => mark(isEnabled) + type),
-    ...(await listJobSchedules(sql, ALL)).map(({ name, isActive }) => mark(isActive) + name),
+    ...(await listJobSchedules(sql, ALL)).items.map(({ name, isActive }) => mark(isActive) + name),
   ].join(" ");
 }
 

@@ -87,7 +87,7 @@ for (const driver of DRIVERS) {
     }
     const stored = await getJob(db, first.jobId, ALL);
     assert.deepEqual([stored?.progressDone, stored?.progressTotal, stored?.checkpoint], [total - 1, total, [null]]);
-    assert.equal((await listJobEvents(db, first.jobId, ALL)).length, 4);
+    assert.equal((await listJobEvents(db, first.jobId, ALL)).items.length, 4);
   });
 
   Deno.test(`${driver.name}: a workflow is enqueued, released and finished; an undone one never was`, async () => {
@@ -124,7 +124,7 @@ for (const driver of DRIVERS) {
     assert.deepEqual(await completeExternalStep(db, runId, "gate", { scope: "global", completion }), {
       isApplied: true,
     });
-    const steps = await listWorkflowSteps(db, runId, ALL);
+    const { items: steps } = await listWorkflowSteps(db, runId, ALL);
     assert.deepEqual(steps.map(({ status, output }) => [status, output]), [
       ["SUCCEEDED", undefined],
       ["SUCCEEDED", { ok: null }],

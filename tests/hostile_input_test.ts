@@ -138,6 +138,111 @@ function gateRun(fields: Record<string, unknown> = {}): WorkflowRunRequest {
   return run({ executionKind: "EXTERNAL", stepKey: "gate", jobType: undefined, timeout });
 }
 
+/** Every list and bounded count: called with one option replaced. */
+const LISTS: readonly {
+  readonly name: string;
+  // deno-lint-ignore no-explicit-any
+  readonly read: (target: Target, options: any) => Promise<unknown>;
+  readonly filters: readonly string[];
+}[] = [
+  {
+    name: "listJobs",
+    read: ({ sql }, options) => runledger.listJobs(sql, { ...ALL, ...options }),
+    filters: ["status", "jobType", "errorCode", "text", "since", "until"],
+  },
+  {
+    name: "countJobs",
+    read: ({ sql }, options) => runledger.countJobs(sql, { ...ALL, ...options }),
+    filters: ["status", "jobType", "errorCode", "text", "since", "until"],
+  },
+  {
+    name: "listJobEvents",
+    read: ({ sql, jobId }, options) => runledger.listJobEvents(sql, jobId, { ...ALL, ...options }),
+    filters: ["eventType"],
+  },
+  {
+    name: "listJobAttempts",
+    read: ({ sql, jobId }, options) => runledger.listJobAttempts(sql, jobId, { ...ALL, ...options }),
+    filters: ["errorCode"],
+  },
+  {
+    name: "listJobLogs",
+    read: ({ sql, jobId }, options) => runledger.listJobLogs(sql, jobId, { ...ALL, ...options }),
+    filters: ["level"],
+  },
+  {
+    name: "listDeadLetters",
+    read: ({ sql }, options) => runledger.listDeadLetters(sql, { ...ALL, ...options }),
+    filters: ["jobType", "errorCode", "since", "until"],
+  },
+  {
+    name: "countDeadLetters",
+    read: ({ sql }, options) => runledger.countDeadLetters(sql, { ...ALL, ...options }),
+    filters: ["jobType", "errorCode", "since", "until"],
+  },
+  {
+    name: "listJobDefinitions",
+    read: ({ sql }, options) => runledger.listJobDefinitions(sql, options),
+    filters: ["isEnabled", "text"],
+  },
+  {
+    name: "listJobRuntimeConfigs",
+    read: ({ sql }, options) => runledger.listJobRuntimeConfigs(sql, options),
+    filters: ["text"],
+  },
+  {
+    name: "listJobSchedules",
+    read: ({ sql }, options) => runledger.listJobSchedules(sql, { ...ALL, ...options }),
+    filters: ["jobType", "isActive", "text"],
+  },
+  {
+    name: "listWorkflowRuns",
+    read: ({ sql }, options) => runledger.listWorkflowRuns(sql, { ...ALL, ...options }),
+    filters: ["status", "workflowType", "text", "since", "until"],
+  },
+  {
+    name: "countWorkflowRuns",
+    read: ({ sql }, options) => runledger.countWorkflowRuns(sql, { ...ALL, ...options }),
+    filters: ["status", "workflowType", "text", "since", "until"],
+  },
+  {
+    name: "listWorkflowSteps",
+    read: ({ sql, runId }, options) => runledger.listWorkflowSteps(sql, runId, { ...ALL, ...options }),
+    filters: ["status"],
+  },
+  {
+    name: "listWorkflowStepDependencies",
+    read: ({ sql, runId }, options) => runledger.listWorkflowStepDependencies(sql, runId, { ...ALL, ...options }),
+    filters: [],
+  },
+  {
+    name: "listWorkflowRunMutations",
+    read: ({ sql, runId }, options) => runledger.listWorkflowRunMutations(sql, runId, { ...ALL, ...options }),
+    filters: [],
+  },
+];
+
+/** Cursors that no list gave, or another one. */
+const CURSORS = [
+  ...["jobs", "job_events", "job_logs", "dead_letters", "job_schedules", "workflow_steps"].flatMap((name) => [
+    [name],
+    [name, newId()],
+    [name, newId(), "9".repeat(18)],
+    [name, newId(), "9".repeat(19)],
+    [name, newId(), "1\n"],
+    [name, "99999999999.999999", newId()],
+    [name, "1e9.000000", newId()],
+    [name, "\ud800"],
+    [name, "\0"],
+    [name, "x".repeat(100_000)],
+    [name, 1, null],
+  ]).map((cursor) => encodeURIComponent(JSON.stringify(cursor))),
+  "%",
+  "%00",
+  "[]",
+  "null",
+];
+
 const ATTACKS: readonly Attack[] = [
   // Enqueue
   ...["jobType", "organizationId", "idempotencyKey", "stage"].map((field): Attack => ({
@@ -395,11 +500,6 @@ const ATTACKS: readonly Attack[] = [
       values: TEXTS,
       call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", [field]: value }),
     },
-    {
-      field: `listDeadLetters ${field}`,
-      values: TEXTS,
-      call: (value, { sql }) => runledger.listDeadLetters(sql, { ...ALL, [field]: value }),
-    },
   ]),
   ...["failedFrom", "failedBefore"].map((field): Attack => ({
     field: `requeueDeadLetters ${field}`,
@@ -429,29 +529,31 @@ const ATTACKS: readonly Attack[] = [
       },
     ];
   }),
-  ...["listJobEvents", "listJobAttempts"].flatMap((name): Attack[] => {
-    const read = runledger[name as "listJobEvents"];
-    return ["afterSeq", "limit"].map((field): Attack => ({
+  ...LISTS.flatMap(({ name, read, filters }): Attack[] => [
+    { field: `${name} limit`, values: HOSTILE_NUMBERS, call: (value, target) => read(target, { limit: value }) },
+    {
+      field: `${name} cursor`,
+      values: [...TEXTS, ...CURSORS],
+      call: (value, target) => read(target, { cursor: value }),
+    },
+    ...filters.map((field): Attack => ({
       field: `${name} ${field}`,
-      values: HOSTILE_NUMBERS,
-      call: (value, { sql, jobId }) => read(sql, jobId, { ...ALL, [field]: value }),
-    }));
-  }),
+      values: field === "since" || field === "until" ? HOSTILE_DATES : field.startsWith("is") ? BOOLEANS : TEXTS,
+      call: (value, target) => read(target, { [field]: value }),
+    })),
+  ]),
   {
-    field: "listJobLogs after",
-    values: [...TEXTS, ...HOSTILE_NUMBERS, "9".repeat(18), "9".repeat(19), "1\n"],
-    call: (value, { sql, jobId }) => runledger.listJobLogs(sql, jobId, { ...ALL, after: value }),
-  },
-  {
-    field: "listDeadLetters cursor",
-    values: [
-      ...TEXTS,
-      `999999999999.999999_${newId()}`,
-      `0.000000_${newId()}\n`,
-      `1e9.000000_${newId()}`,
-      `0.000000_${"-".repeat(36)}`,
-    ],
-    call: (value, { sql }) => runledger.listDeadLetters(sql, { ...ALL, cursor: value }),
+    field: "nextScheduleFires count",
+    values: HOSTILE_NUMBERS,
+    call: async (value, { sql }) => {
+      const schedule = await runledger.upsertJobSchedule(sql, {
+        name: newId(),
+        jobType: "a",
+        cron: "@daily",
+        payload: 1,
+      });
+      runledger.nextScheduleFires(schedule, value);
+    },
   },
 
   // Workflows
@@ -577,11 +679,6 @@ const ATTACKS: readonly Attack[] = [
       ];
     },
   ),
-  ...["afterPosition", "limit"].map((field): Attack => ({
-    field: `listWorkflowSteps ${field}`,
-    values: HOSTILE_NUMBERS,
-    call: (value, { sql, runId }) => runledger.listWorkflowSteps(sql, runId, { ...ALL, [field]: value }),
-  })),
   ...["timeoutMs", "pollIntervalMs"].map((field): Attack => ({
     field: `getWorkflowResult ${field}`,
     // A long wait is what a large number asks for.
@@ -721,7 +818,7 @@ Deno.test("payloads, checkpoints and outputs come back exactly, whatever JSON th
       const lease = await claimOne(sql);
       assert.deepEqual(lease.payload, payload);
       await runledger.appendJobLogs(sql, [{ lease, level: "info", message: "m", payload: output }]);
-      assert.deepEqual((await runledger.listJobLogs(sql, jobId, ALL))[0]?.payload, output);
+      assert.deepEqual((await runledger.listJobLogs(sql, jobId, ALL)).items[0]?.payload, output);
       await runledger.settleJob(sql, lease, { kind: "succeeded", output, checkpoint });
       const job = await runledger.getJob(sql, jobId, ALL);
       assert.deepEqual([job?.payload, job?.checkpoint, job?.output], [payload, checkpoint, output]);

@@ -42,7 +42,7 @@ Deno.test("an equal request finds the first job and posts no event", async () =>
   const first = await enqueueJob(sql, KEYED);
   assert.equal(first.disposition, "inserted");
   assert.deepEqual(await enqueueJob(sql, { ...KEYED }), { ...first, disposition: "existing" });
-  assert.equal((await listJobEvents(sql, first.jobId, ALL)).length, 1);
+  assert.equal((await listJobEvents(sql, first.jobId, ALL)).items.length, 1);
   assert.equal(await countJobs(sql), 1);
 });
 

@@ -42,9 +42,9 @@ Deno.test("a job goes from enqueue over a claim to success, and its ledger tells
   assert.deepEqual(stored?.output, { sent: true });
   assert.deepEqual([stored?.progressDone, stored?.progressTotal], [2, 2]);
   assert.deepEqual(stored?.checkpoint, { at: 1 });
-  const events = await listJobEvents(sql, jobId, ALL);
+  const { items: events } = await listJobEvents(sql, jobId, ALL);
   assert.deepEqual(events.map((event) => event.eventType), ["ENQUEUED", "LEASED", "PROGRESS", "SUCCEEDED"]);
-  const [attempt, ...others] = await listJobAttempts(sql, jobId, ALL);
+  const { items: [attempt, ...others] } = await listJobAttempts(sql, jobId, ALL);
   assert.equal(others.length, 0);
   assert.deepEqual([attempt?.attempt, attempt?.workerId, attempt?.closedBy], [1, "w", "SUCCEEDED"]);
 });
@@ -62,12 +62,12 @@ Deno.test("a failure is retried after its delay while attempts remain, then dead
   assert.equal(job.attempt, 2);
   const second = await settleJob(sql, job, { kind: "failed", failure, checkpoint: { at: 7 } });
   assert.equal(second.status, "DEAD_LETTERED");
-  const { deadLetters: [letter] } = await listDeadLetters(sql, ALL);
+  const { items: [letter] } = await listDeadLetters(sql, ALL);
   assert.deepEqual(
     [letter?.jobId, letter?.reason, letter?.errorCode, letter?.attempt, letter?.payload, letter?.checkpoint],
     [jobId, "ATTEMPTS_EXHAUSTED", "mail.down", 2, { n: 1 }, { at: 7 }],
   );
-  const events = await listJobEvents(sql, jobId, ALL);
+  const { items: events } = await listJobEvents(sql, jobId, ALL);
   assert.deepEqual(events.map((event) => event.eventType), [
     "ENQUEUED",
     "LEASED",
@@ -140,7 +140,7 @@ Deno.test("a snooze and an unstarted release cost no attempt", async () => {
   assert.equal(again.attempt, 1);
   await recordJobProgress(sql, again, { progress: { done: 1 } });
   assert.deepEqual(await releaseJobs(sql, [again]), [], "a claim that reported progress was started");
-  assert.deepEqual((await listJobAttempts(sql, jobId, ALL)).map(({ attempt }) => attempt), [1]);
+  assert.deepEqual((await listJobAttempts(sql, jobId, ALL)).items.map(({ attempt }) => attempt), [1]);
 });
 
 Deno.test("every write under a lost lease is refused and changes nothing", async () => {
@@ -178,7 +178,7 @@ Deno.test("the reaper retries after a constant delay and dead-letters when attem
   await expireLeases(sql);
   const [reaped] = await reapExpiredLeases(sql);
   assert.equal(reaped?.status, "DEAD_LETTERED");
-  const { deadLetters: [letter] } = await listDeadLetters(sql, ALL);
+  const { items: [letter] } = await listDeadLetters(sql, ALL);
   assert.deepEqual([letter?.jobId, letter?.reason, letter?.errorCode], [jobId, "LEASE_EXPIRED", "job.lease_expired"]);
 });
 
@@ -279,7 +279,7 @@ Deno.test("cancelling stops a waiting and a leased job, and is told the truth ab
     code: "job.invalid_state_transition",
     details: { status: "CANCELED" },
   });
-  const last = (await listJobEvents(sql, waiting.jobId, ALL)).at(-1);
+  const last = (await listJobEvents(sql, waiting.jobId, ALL)).items.at(-1);
   assert.deepEqual(last?.payload, { reason: "customer left", actor: "ops@example.com" });
 });
 
@@ -295,7 +295,7 @@ Deno.test("a requeue compares before it acts, and waits for a cancelled lease to
   });
   assert.deepEqual(await requeueJob(sql, dead.jobId, expected), { kind: "requeued", runNumber: 2 });
   assert.deepEqual(await requeueJob(sql, dead.jobId, expected), { kind: "mismatch", status: "PENDING", runNumber: 2 });
-  assert.deepEqual((await listDeadLetters(sql, ALL)).deadLetters, []);
+  assert.deepEqual((await listDeadLetters(sql, ALL)).items, []);
 
   const leased = await jobIn(sql, "LEASED");
   await cancelJob(sql, leased.jobId, { scope: "all" });
@@ -358,7 +358,7 @@ Deno.test("retention removes ended jobs with their ledger, but neither keys nor 
   assert.equal(await deleteFinishedJobs(sql, { olderThanMs: 3_600_000 }), 0);
   assert.equal(await deleteFinishedJobs(sql, { olderThanMs: 0 }), 1);
   assert.equal(await getJob(sql, done.jobId, ALL), undefined);
-  assert.deepEqual(await listJobEvents(sql, done.jobId, ALL), []);
+  assert.deepEqual(await listJobEvents(sql, done.jobId, ALL), { items: [] });
   for (const { jobId } of [keyed, dead, live, replay]) assert(await getJob(sql, jobId, ALL) !== undefined);
   assert.equal(await deleteFinishedJobs(sql, { olderThanMs: 0, statuses: ["DEAD_LETTERED"] }), 1);
   assert.equal(await deleteFinishedJobs(sql, { olderThanMs: 0, expiresIdempotencyKeys: true }), 2);
@@ -378,7 +378,7 @@ Deno.test("the ledger refuses changes even to its owner", async () => {
   ) {
     await assert.rejects(sql.unsafe(statement).execute(), { code: "42501" });
   }
-  assert.equal((await listJobEvents(sql, jobId, ALL)).length, 3);
+  assert.equal((await listJobEvents(sql, jobId, ALL)).items.length, 3);
 });
 
 Deno.test("log lines belong to an attempt and come back in order", async () => {
@@ -389,7 +389,7 @@ Deno.test("log lines belong to an attempt and come back in order", async () => {
   const messages = ["one", "two", "three"];
   await appendJobLogs(sql, messages.map((message) => ({ lease, level: "info", message, payload: { message } })));
   const first = await listJobLogs(sql, jobId, { scope: "all", limit: 2 });
-  const rest = await listJobLogs(sql, jobId, { scope: "all", after: first.at(-1)?.id ?? "" });
-  assert.deepEqual([...first, ...rest].map(({ message }) => message), messages);
+  const rest = await listJobLogs(sql, jobId, { scope: "all", cursor: first.nextCursor ?? "" });
+  assert.deepEqual([...first.items, ...rest.items].map(({ message }) => message), messages);
   await assert.rejects(appendJobLogs(sql, [{ lease, level: "info", message: " " }]), { code: "job.invalid_request" });
 });

@@ -330,6 +330,30 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ["owner", "operator"],
     call: (db) => runledger.listDeadLetters(db, ALL),
   },
+  countDeadLetters: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.countDeadLetters(db, ALL),
+  },
+  listJobs: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.listJobs(db, { ...ALL, status: "PENDING", text: "key" }),
+  },
+  countJobs: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.countJobs(db, ALL),
+  },
+  nextScheduleFires: {
+    may: ROLES,
+    call: async (_db, admin) => runledger.nextScheduleFires(await runledger.upsertJobSchedule(admin, schedule()), 2),
+  },
+  listWorkflowRuns: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.listWorkflowRuns(db, { ...ALL, status: "RUNNING", text: "key" }),
+  },
+  countWorkflowRuns: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.countWorkflowRuns(db, ALL),
+  },
 
   // Workflows: producers and handlers start runs and append to them, workers move them, operators do the rest.
   enqueueWorkflowRun: {

@@ -111,7 +111,7 @@ Deno.test("many schedules are stored at once, all or none, and come back in thei
     upsertJobSchedules(sql, [schedule({ name: "new" }), schedule({ name: "new" })]),
     hasCode("job_schedule.invalid_name", { schedule: "new" }),
   );
-  assert.deepEqual((await listJobSchedules(sql, ALL)).map(({ name }) => name), ["a", "b", "c"]);
+  assert.deepEqual((await listJobSchedules(sql, ALL)).items.map(({ name }) => name), ["a", "b", "c"]);
 });
 
 Deno.test("what cannot be a schedule is refused with its own code before anything is written", async () => {
@@ -151,7 +151,7 @@ Deno.test("what cannot be a schedule is refused with its own code before anythin
     await assert.rejects(upsertJobSchedule(sql, schedule(fields as never)), TypeError);
   }
   await assert.rejects(upsertJobSchedule(sql, null as never), TypeError);
-  assert.deepEqual(await listJobSchedules(sql, ALL), []);
+  assert.deepEqual(await listJobSchedules(sql, ALL), { items: [] });
 });
 
 Deno.test("a due schedule becomes one job of its type, organization and definition, due now", async () => {
@@ -434,17 +434,19 @@ Deno.test("schedules are listed by name in pages, by scope, type and state, and 
     schedule({ name: "c", jobType: "b", organizationId, isActive: false }),
   ]);
   const names = async (options: Partial<Parameters<typeof listJobSchedules>[1]> = {}) =>
-    (await listJobSchedules(sql, { ...ALL, ...options })).map(({ name }) => name).join("");
+    (await listJobSchedules(sql, { ...ALL, ...options })).items.map(({ name }) => name).join("");
   assert.equal(await names(), "abcd");
   assert.equal(await names({ limit: 2 }), "ab");
-  assert.equal(await names({ limit: 2, afterName: "b" }), "cd");
+  const { nextCursor: cursor = "" } = await listJobSchedules(sql, { ...ALL, limit: 2 });
+  assert.equal(await names({ limit: 2, cursor }), "cd");
+  assert.equal(await names({ text: "c" }), "c");
   assert.equal(await names({ scope: "global" }), "abd");
   assert.equal(await names({ scope: { organizationId } }), "c");
   assert.equal(await names({ jobType: "b" }), "c");
   assert.equal(await names({ isActive: true }), "abd");
   assert.equal(await names({ isActive: false }), "c");
   await assert.rejects(names({ limit: 0 }), hasCode("job.invalid_pagination"));
-  await assert.rejects(names({ afterName: " " }), hasCode("job_schedule.invalid_name"));
+  await assert.rejects(names({ cursor: "b" }), hasCode("job.invalid_pagination"));
   assert.equal(await deleteJobSchedule(sql, "a", ALL), true);
   assert.equal(await deleteJobSchedule(sql, "a", ALL), false);
   assert.equal(await names(), "bcd");

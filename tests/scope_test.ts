@@ -61,10 +61,39 @@ const ON_SCHEDULES: Readonly<Record<string, ScopedCall>> = {
 /** Functions over many rows. */
 const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readonly string[]>>> = {
   listDeadLetters: async (db, scope) =>
-    (await runledger.listDeadLetters(db, { scope, limit: 1000 })).deadLetters.map(({ jobId }) => jobId),
+    (await runledger.listDeadLetters(db, { scope, limit: 1000 })).items.map(({ jobId }) => jobId),
+  // The count stands for as many rows: those of the scope.
+  countDeadLetters: async (db, scope) => {
+    const { count } = await runledger.countDeadLetters(db, { scope });
+    const { items } = await runledger.listDeadLetters(db, { scope, limit: 1000 });
+    assert.equal(count, items.length);
+    return items.map(({ jobId }) => jobId);
+  },
+  listJobs: async (db, scope) => (await runledger.listJobs(db, { scope, limit: 1000 })).items.map(({ jobId }) => jobId),
+  countJobs: async (db, scope) => {
+    const ids: string[] = [];
+    for (const status of ["PENDING", "LEASED", "SUCCEEDED", "DEAD_LETTERED", "CANCELED"] as const) {
+      const { items } = await runledger.listJobs(db, { scope, status, limit: 1000 });
+      assert.equal((await runledger.countJobs(db, { scope, status })).count, items.length);
+      ids.push(...items.map(({ jobId }) => jobId));
+    }
+    assert.equal((await runledger.countJobs(db, { scope })).count, ids.length);
+    return ids;
+  },
+  listWorkflowRuns: async (db, scope) =>
+    (await runledger.listWorkflowRuns(db, { scope, limit: 1000 })).items.map(({ runId }) => runId),
+  countWorkflowRuns: async (db, scope) => {
+    const ids: string[] = [];
+    for (const status of ["RUNNING", "CANCELED"] as const) {
+      const { items } = await runledger.listWorkflowRuns(db, { scope, status, limit: 1000 });
+      assert.equal((await runledger.countWorkflowRuns(db, { scope, status })).count, items.length);
+      ids.push(...items.map(({ runId }) => runId));
+    }
+    return ids;
+  },
   requeueDeadLetters: (db, scope) => runledger.requeueDeadLetters(db, { scope, limit: 2 }),
   listJobSchedules: async (db, scope) =>
-    (await runledger.listJobSchedules(db, { scope, limit: 1000 })).map(({ scheduleId }) => scheduleId),
+    (await runledger.listJobSchedules(db, { scope, limit: 1000 })).items.map(({ scheduleId }) => scheduleId),
 };
 
 /** Functions without a scope, each with the reason. A new one must be argued for here. */
@@ -98,6 +127,7 @@ const UNSCOPED: Readonly<Record<string, string>> = {
   syncJobCatalog: "a catalog is trusted input",
   syncJobCatalogExactly: "a catalog is trusted input",
   assertJobSchedule: "no database",
+  nextScheduleFires: "no database",
   upsertJobSchedule: "the schedule names its organization, which is trusted input; names are unique across them",
   upsertJobSchedules: "the schedules name their organizations, which are trusted input; names are unique across them",
   materializeDueSchedules: "schedulers serve every organization",
@@ -228,6 +258,10 @@ Deno.test("no call sees or changes what lies outside its scope, and a foreign id
         const ids = await ON_MANY[name]?.(sql, scope) ?? [];
         const rows = await sql<{ id: string }[]>`
           select id from runledger.job_queue
+          where id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb)::uuid)
+            and organization_id is distinct from ${scope === "global" ? null : scope.organizationId}::uuid
+          union all
+          select id from runledger.workflow_runs
           where id in (select jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb)::uuid)
             and organization_id is distinct from ${scope === "global" ? null : scope.organizationId}::uuid
           union all

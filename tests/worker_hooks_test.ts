@@ -108,7 +108,7 @@ Deno.test("log lines are stored before the settlement, in order, and never fail 
   const ended = endedJobs(catalog, 1);
   await using _worker = startWorker(db.sql, catalog);
   await ended;
-  const lines = await listJobLogs(db.sql, jobId, { scope: "all" });
+  const { items: lines } = await listJobLogs(db.sql, jobId, { scope: "all" });
   assert.deepEqual(lines.map(({ level }) => level), ["info", "warn", "info", "debug", "error"]);
   assert.deepEqual(lines[0]?.payload, { n: 1 });
   assert.equal(lines[1]?.message, "(blank)");
@@ -133,7 +133,7 @@ Deno.test("log lines of a running handler are stored while it runs", async () =>
   const ended = endedJobs(catalog, 1);
   await using _worker = startWorker(db.sql, catalog);
   const jobId = await started.opened;
-  while ((await listJobLogs(db.sql, jobId, { scope: "all" })).length === 0) await db.sql`select 1`;
+  while ((await listJobLogs(db.sql, jobId, { scope: "all" })).items.length === 0) await db.sql`select 1`;
   release.open();
   await ended;
 });

@@ -238,7 +238,7 @@ Deno.test("finish keeps what was logged, with no connection but its own", async 
   await ended;
   await worker.stop();
   for (const jobId of ids) {
-    const lines = await listJobLogs(db.sql, jobId, { scope: "all" });
+    const { items: lines } = await listJobLogs(db.sql, jobId, { scope: "all" });
     assert.deepEqual(lines.map(({ message }) => message), ["charging"]);
   }
 });

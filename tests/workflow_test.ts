@@ -64,7 +64,7 @@ async function claim(sql: postgres.Sql, limit = 100): Promise<readonly ClaimedJo
 }
 
 async function statuses(sql: postgres.Sql, runId: string): Promise<Record<string, string>> {
-  const steps = await listWorkflowSteps(sql, runId, { scope: "all", limit: 1000 });
+  const { items: steps } = await listWorkflowSteps(sql, runId, { scope: "all", limit: 1000 });
   return Object.fromEntries(steps.map(({ stepKey, status }) => [stepKey, status]));
 }
 
@@ -121,7 +121,7 @@ Deno.test("steps run after their prerequisites, and get their outputs with the c
   assert.deepEqual([stored?.status, stored?.openCount, stored?.resultStepKey], ["SUCCEEDED", 0, "d"]);
   assert(stored?.finishedAt !== undefined);
   assert.deepEqual(
-    (await listWorkflowStepDependencies(sql, runId, ALL)).map((edge) => Object.values(edge).join(" ")),
+    (await listWorkflowStepDependencies(sql, runId, ALL)).items.map((edge) => Object.values(edge).join(" ")),
     ["a b ON_SUCCESS", "a c ON_TERMINAL", "b d ON_SUCCESS", "c d ON_SUCCESS"],
   );
 });
@@ -174,14 +174,14 @@ Deno.test("a failure cancels what needed it, wave after wave, and lets run what 
     cleanup: "SUCCEEDED",
     after: "SUCCEEDED",
   });
-  const steps = await listWorkflowSteps(sql, runId, ALL);
+  const { items: steps } = await listWorkflowSteps(sql, runId, ALL);
   const b = steps.find(({ stepKey }) => stepKey === "b");
   assert.deepEqual([b?.statusReason, b?.lastErrorCode], [
     "workflow.dependency_unsatisfied",
     "workflow.dependency_unsatisfied",
   ]);
   assert.equal((await getWorkflowRun(sql, runId, ALL))?.status, "COMPLETED_WITH_ERRORS");
-  assert.equal((await listDeadLetters(sql, ALL)).deadLetters.length, 1);
+  assert.equal((await listDeadLetters(sql, ALL)).items.length, 1);
 });
 
 Deno.test("a retry moves nothing on, and a dead letter by the reaper does", async () => {
@@ -351,7 +351,7 @@ Deno.test("steps are appended while a gate is open, once for each key", async ()
     still: "BLOCKED",
     h: "WAITING_FOR_EXTERNAL",
   });
-  const [mutation] = await listWorkflowRunMutations(sql, runId, ALL);
+  const { items: [mutation] } = await listWorkflowRunMutations(sql, runId, ALL);
   assert.deepEqual([mutation?.mutationKey, mutation?.metadata], ["found", { pages: 2 }]);
   for (const key of ["g", "h"]) {
     await completeExternalStep(sql, runId, key, { scope: "all", completion: { status: "SUCCEEDED" } });

@@ -72,7 +72,7 @@ export function invoiceAct(shown: InvoiceRun): Act {
         .build();
       const { runId } = await enqueueWorkflowRun(sql, run);
       shown.runId = runId;
-      const steps = await listWorkflowSteps(sql, runId, { scope: "global" });
+      const { items: steps } = await listWorkflowSteps(sql, runId, { scope: "global" });
       return steps.filter(({ executionKind }) => executionKind === "JOB")
         .map(({ stepId, stepKey }) => ({ jobId: stepId, label: `invoice ${stepKey}` }));
     },

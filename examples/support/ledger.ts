@@ -43,7 +43,7 @@ export async function waitForJob(
  * @param jobId The job.
  */
 export async function printLedger(sql: postgres.Sql, jobId: string): Promise<void> {
-  for (const event of await listJobEvents(sql, jobId, { scope: "all" })) {
+  for (const event of (await listJobEvents(sql, jobId, { scope: "all" })).items) {
     const attempt = event.attempt === undefined ? "" : `run ${event.runNumber}, attempt ${event.attempt}`;
     console.log(`  ${String(event.seq).padStart(2)}  ${event.eventType.padEnd(15)}  ${attempt}`.trimEnd());
   }

@@ -57,8 +57,8 @@ export async function waitForRun(
  * @returns The lines.
  */
 export async function drawRun(sql: postgres.Sql, runId: string): Promise<string> {
-  const steps = await listWorkflowSteps(sql, runId, { scope: "all", limit: 1000 });
-  const edges = await listWorkflowStepDependencies(sql, runId, { scope: "all" });
+  const { items: steps } = await listWorkflowSteps(sql, runId, { scope: "all", limit: 1000 });
+  const { items: edges } = await listWorkflowStepDependencies(sql, runId, { scope: "all", limit: 1000 });
   const depths = new Map<string, number>();
   const width = Math.max(...steps.map(({ stepKey }) => stepKey.length));
   const lines = steps.map(({ stepKey, status }) => {

@@ -118,7 +118,7 @@ export async function readJob(db: Queryable, jobId: string): Promise<Job> {
 }
 
 export async function eventTypes(db: Queryable, jobId: string): Promise<readonly string[]> {
-  return (await listJobEvents(db, jobId, { scope: "all" })).map(({ eventType }) => eventType);
+  return (await listJobEvents(db, jobId, { scope: "all" })).items.map(({ eventType }) => eventType);
 }
 
 /** Makes a lease run out, as if its worker had been away for long. */
