@@ -94,7 +94,9 @@ begin
       runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb),
       runledger.expire_workflow_gates(integer),
       runledger.finish_workflow_steps(jsonb),
-      runledger.cancel_locked_jobs(uuid[], jsonb)
+      runledger.cancel_locked_jobs(uuid[], jsonb),
+      runledger.claim_jobs(jsonb, integer, integer, text, integer, uuid, jsonb, boolean),
+      runledger.settle_jobs(uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean)
   to runledger_worker;
   grant select on runledger.migration_history to runledger_worker;
   grant select on runledger.job_definitions, runledger.job_runtime_configs to runledger_worker;

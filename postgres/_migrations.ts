@@ -982,7 +982,9 @@ $fn$;
 -- Returns null when every request became a new run; {"existing": [{ord, run_id, status, disposition}]} for those that
 -- met an equal earlier request of their key ("existing") or a live run of their active key ("active");
 -- {"error": code, "details": {...}} when the batch was refused and nothing was written.
--- Locks: new rows only. Two batches insert their keys in the same order.
+-- locks: new rows only, inserted by type, organization, idempotency key; before that, for a batch that wants active keys,
+-- their turns by number. A run takes both of its keys at once, so no order of the runs is an order of both kinds: without
+-- turns, one batch could hold the first of two active keys and wait for the second, and another one the other way round.
 create function runledger.enqueue_workflow_runs(requests jsonb) returns jsonb
 language plpgsql
 security definer
@@ -998,6 +1000,20 @@ begin
   if requests @? '$[*] ? (@.idempotency_key != null || @.active_key != null)'
     and current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     return '{"error": "workflow.enqueue_idempotency_unsupported_isolation"}';
+  end if;
+
+  -- 256 turns for all active keys: a batch must not fill the server's table of locks.
+  if jsonb_array_length(requests) > 1 and requests @? '$[*] ? (@.active_key != null)' then
+    perform pg_advisory_xact_lock(turn.id)
+    from (
+      select distinct
+        hashtextextended(
+          'runledger.active_key', hashtextextended(concat_ws(' ', run.organization_id, run.active_key), 0) & 255
+        ) as id
+      from jsonb_to_recordset(requests) as run (organization_id uuid, active_key text)
+      where run.active_key is not null
+      order by id
+    ) as turn;
   end if;
 
   for pass in 1..10 loop
@@ -1983,8 +1999,11 @@ end
 $fn$;
 
 -- Deletes up to batch_limit finished runs, oldest first, with their steps, edges, mutations, jobs and ledger, and returns
--- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there.
--- Locks: the runs and as many more at most, skipping locked ones. Index: workflow_runs_finished_index.
+-- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there. A run
+-- that somebody else has locked is left for the next call, and so is one with a locked job: a late heartbeat or log line
+-- may hold it, in a transaction that wants the run next.
+-- locks: the runs and as many more at most, oldest first, then their jobs by id; it skips what is locked.
+-- index: workflow_runs_finished_index.
 create function runledger.delete_finished_workflow_runs(
   older_than interval,
   batch_limit integer,
@@ -1998,6 +2017,7 @@ set enable_bitmapscan = off
 as $fn$
 declare
   run_ids uuid[];
+  held_run_ids uuid[];
   step_ids uuid[];
 begin
   -- A branch for each half of the index: only so is it read in order, and no further than the limit.
@@ -2042,6 +2062,23 @@ begin
   into step_ids
   from runledger.workflow_steps as step
   where step.run_id = any (run_ids);
+  with locked as materialized (
+    select queue.id
+    from runledger.job_queue as queue
+    where queue.id = any (step_ids)
+    order by queue.id
+    for update skip locked
+  )
+  select array_agg(distinct queue.workflow_run_id)
+  into held_run_ids
+  from runledger.job_queue as queue
+  where queue.id = any (step_ids)
+    and not exists (select from locked where locked.id = queue.id);
+  if held_run_ids is not null then
+    run_ids := array(select free.id from unnest(run_ids) as free (id) where free.id <> all (held_run_ids));
+    step_ids := array(select step.id from runledger.workflow_steps as step where step.run_id = any (run_ids));
+  end if;
+
   delete from runledger.workflow_step_dependencies as edge where edge.prerequisite_step_id = any (step_ids);
   delete from runledger.workflow_steps as step where step.id = any (step_ids);
   delete from runledger.workflow_run_mutations as mutation where mutation.run_id = any (run_ids);
@@ -2188,6 +2225,549 @@ end
 $fn$;
 
 revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean) from public;
+`,
+  },
+  {
+    version: 7,
+    name: "claim_and_settle",
+    sql: `\
+-- purpose: runledger.claim_jobs and runledger.settle_jobs, what every worker calls again and again
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+--
+-- Functions, because planning these statements takes as long as running them for a few jobs. A function's plans are made
+-- once a session, also for clients that cannot prepare statements. They are made for any values, in sessions of their own
+-- settings and perhaps before the tables were first analyzed, so the settings fix what a good plan must look like.
+
+-- Claims up to wanted_count due jobs and starts a lease of lease_ms on each, all with one token.
+--
+-- wanted_types: an array of texts. spare_count: how many candidates beyond the wanted ones to look at. last_position: the
+-- position that an earlier claim of this worker gave, {} for none yet, null for a worker that keeps none; resumes: whether
+-- to start there. Returns one row for each job, in claim order, or a single one without a job. In all of them are the
+-- same candidate_count and is_everywhere (whether it looked at all jobs), in the first one the position to keep, if any.
+--
+-- Locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody.
+-- Index: job_queue_claim_index, entered once for each (type, priority) that has a pending job; workflow_steps_pkey.
+create function runledger.claim_jobs(
+  wanted_types jsonb,
+  wanted_count integer,
+  spare_count integer,
+  claimer text,
+  lease_ms integer,
+  new_lease_token uuid,
+  last_position jsonb,
+  resumes boolean
+) returns table (
+  candidate_count integer,
+  is_everywhere boolean,
+  next_position text,
+  job_id uuid,
+  job_type text,
+  organization_id uuid,
+  priority integer,
+  run_number integer,
+  attempt integer,
+  max_attempts integer,
+  timeout_seconds integer,
+  payload text,
+  checkpoint text,
+  progress_done text,
+  progress_total text,
+  workflow_run_id uuid,
+  step_key text,
+  prerequisites text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_mergejoin = off
+set jit = off
+as $fn$
+#variable_conflict use_column
+declare
+  starts_everywhere boolean := not coalesce(
+    resumes
+    and (last_position ->> 'rescan_at')::timestamptz > clock_timestamp()
+    and last_position -> 'job_types' = wanted_types,
+    false
+  );
+  leased_payload jsonb := jsonb_build_object('worker_id', claimer, 'lease_ms', lease_ms);
+begin
+  -- scanned hops along the index from one (type, priority) to the next, so that neither finished jobs, nor jobs of other
+  -- types, nor a million jobs scheduled for next year are ever read. candidates merges the due ones of each into one
+  -- order, starting at the head and so behind the dead index entries of jobs that were claimed before. due locks them one
+  -- by one and stops at the limit; by ctid, since the row was just read there (0.7 of the time that going by id takes).
+  --
+  -- bound keeps the merge from reading a whole batch of every type: among a few jobs of each of many heads, the last key
+  -- that can still be wanted is known. Up to four heads there is little to save.
+  --
+  -- While some transaction holds an old snapshot, dead index entries cannot be removed, and to find a head all jobs
+  -- claimed since must be walked over: 0.2 to 0.3 microseconds each, in every claim. When that takes more than a
+  -- millisecond, a position is given, and until rescan_at the next claims start there. So at most a tenth of the time is
+  -- spent on finding heads, and it is done once a second at least.
+  return query
+  with recursive wanted as (
+    -- The array makes PostgreSQL expect a few types rather than a hundred.
+    select wanted.job_type
+    from unnest(array(select jsonb_array_elements_text(wanted_types))) as wanted (job_type)
+    where starts_everywhere
+  ),
+  scanned as (
+    select head.job_type, head.priority, head.next_run_at, head.id
+    from wanted
+    cross join lateral (
+      select queue.job_type, queue.priority, queue.next_run_at, queue.id
+      from runledger.job_queue as queue
+      where queue.job_type = wanted.job_type
+        and queue.status = 'PENDING'
+      order by queue.priority desc, queue.next_run_at, queue.id
+      limit 1
+    ) as head
+    union all
+    select head.job_type, head.priority, head.next_run_at, head.id
+    from scanned
+    cross join lateral (
+      select queue.job_type, queue.priority, queue.next_run_at, queue.id
+      from runledger.job_queue as queue
+      where queue.job_type = scanned.job_type
+        and queue.status = 'PENDING'
+        and queue.priority < scanned.priority
+      order by queue.priority desc, queue.next_run_at, queue.id
+      limit 1
+    ) as head
+  ),
+  heads as materialized (
+    select scanned.job_type, scanned.priority, scanned.next_run_at, scanned.id
+    from scanned
+    union all
+    select floor.job_type, floor.priority, floor.next_run_at, floor.id
+    from jsonb_to_recordset(last_position -> 'floors') as floor (
+      job_type text, priority integer, next_run_at timestamptz, id uuid
+    )
+    where not starts_everywhere
+  ),
+  measured as materialized (
+    select
+      count(*) as head_count,
+      case
+        when starts_everywhere then
+          clock_timestamp() + least(9 * (clock_timestamp() - statement_timestamp()), interval '1 second')
+        else (last_position ->> 'rescan_at')::timestamptz
+      end as rescan_at,
+      case
+        when starts_everywhere then
+          last_position is not null and clock_timestamp() - statement_timestamp() > interval '1 millisecond'
+        else count(*) > 0
+      end as has_position
+    from heads
+  ),
+  bound as materialized (
+    select sample.priority, sample.next_run_at
+    from heads
+    cross join lateral (
+      select queue.id, queue.priority, queue.next_run_at
+      from runledger.job_queue as queue
+      where queue.job_type = heads.job_type
+        and queue.priority = heads.priority
+        and queue.status = 'PENDING'
+        and (queue.next_run_at, queue.id) >= (heads.next_run_at, heads.id)
+        and queue.next_run_at <= statement_timestamp()
+      order by queue.next_run_at, queue.id
+      limit (select 1 + 4 * (wanted_count + spare_count) / measured.head_count from measured)
+    ) as sample
+    where heads.next_run_at <= statement_timestamp()
+      and (select measured.head_count from measured) > 4
+    order by sample.priority desc, sample.next_run_at, sample.id
+    offset wanted_count + spare_count - 1
+    limit 1
+  ),
+  candidates as materialized (
+    select candidate.ctid
+    from heads
+    left join bound on true
+    cross join lateral (
+      select queue.ctid, queue.id, queue.priority, queue.next_run_at
+      from runledger.job_queue as queue
+      where queue.job_type = heads.job_type
+        and queue.priority = heads.priority
+        and queue.status = 'PENDING'
+        and (queue.next_run_at, queue.id) >= (heads.next_run_at, heads.id)
+        and queue.next_run_at <= least(
+          statement_timestamp(), case heads.priority when bound.priority then bound.next_run_at end
+        )
+      order by queue.next_run_at, queue.id
+      limit wanted_count + spare_count
+    ) as candidate
+    where heads.next_run_at <= statement_timestamp()
+      and (bound.priority is null or heads.priority >= bound.priority)
+    order by candidate.priority desc, candidate.next_run_at, candidate.id
+    limit wanted_count + spare_count
+  ),
+  due as materialized (
+    select locked.ctid, locked.id
+    from candidates
+    cross join lateral (
+      select queue.ctid, queue.id
+      from runledger.job_queue as queue
+      where queue.ctid = candidates.ctid
+        and queue.status = 'PENDING'
+        and queue.next_run_at <= statement_timestamp()
+      for update skip locked
+    ) as locked
+    limit wanted_count
+  ),
+  claimed as (
+    update runledger.job_queue as queue
+    set status = 'LEASED',
+      stage = 'running',
+      attempt = queue.attempt + 1,
+      event_seq = queue.event_seq + 1,
+      worker_id = claimer,
+      lease_token = new_lease_token,
+      lease_expires_at = clock_timestamp() + lease_ms * interval '1 millisecond',
+      last_heartbeat_at = clock_timestamp(),
+      started_at = coalesce(queue.started_at, clock_timestamp())
+    where queue.ctid = any (array(select due.ctid from due))
+    returning
+      queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number,
+      queue.attempt, queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.payload, queue.checkpoint,
+      queue.progress_done, queue.progress_total, queue.workflow_run_id
+  ),
+  posted as (
+    insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
+    select
+      claimed.id, claimed.event_seq, claimed.run_number, claimed.attempt, 'LEASED', 'running', leased_payload
+    from claimed
+  ),
+  -- How far each (type, priority) has got. One that has no job now is entered at the time of this scan.
+  reached as (
+    select distinct on (place.job_type, place.priority)
+      place.job_type, place.priority, place.next_run_at, place.id
+    from (
+      select claimed.job_type, claimed.priority, claimed.next_run_at, claimed.id
+      from claimed
+      union all
+      select heads.job_type, heads.priority, heads.next_run_at, heads.id
+      from heads
+      union all
+      select floor.job_type, floor.priority, statement_timestamp(), '00000000-0000-0000-0000-000000000000'::uuid
+      from jsonb_to_recordset(last_position -> 'floors') as floor (job_type text, priority integer)
+      where not exists (select from heads where heads.job_type = floor.job_type and heads.priority = floor.priority)
+    ) as place
+    where (select measured.has_position from measured)
+    order by place.job_type, place.priority, place.next_run_at desc, place.id desc
+  )
+  select
+    (select count(*)::integer from candidates),
+    starts_everywhere,
+    case
+      when measured.has_position and claimed.id is not distinct from (select due.id from due limit 1) then
+        jsonb_build_object(
+          'job_types', wanted_types, 'rescan_at', measured.rescan_at,
+          'floors', (select coalesce(jsonb_agg(reached), '[]') from reached)
+        )::text
+    end,
+    claimed.id, claimed.job_type, claimed.organization_id, claimed.priority, claimed.run_number, claimed.attempt,
+    claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
+    claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
+    step.step_key, step.prerequisites::text
+  from measured
+  left join claimed on true
+  left join lateral (
+    select
+      own.step_key,
+      (
+        select jsonb_object_agg(
+          prerequisite.step_key,
+          jsonb_build_object('status', prerequisite.status)
+            || case
+              when coalesce(prerequisite.output, job.output) is null then '{}'
+              else jsonb_build_object('output', coalesce(prerequisite.output, job.output))
+            end
+        )
+        from runledger.workflow_step_dependencies as edge
+        join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
+        left join runledger.job_queue as job on job.id = prerequisite.id
+        where edge.dependent_step_id = own.id
+      ) as prerequisites
+    from runledger.workflow_steps as own
+    -- Null for a job that is no step: then the index is not even entered.
+    where own.id = case when claimed.workflow_run_id is not null then claimed.id end
+  ) as step on true
+  order by claimed.priority desc, claimed.next_run_at, claimed.id;
+end
+$fn$;
+
+revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integer, uuid, jsonb, boolean) from public;
+
+-- Posts how attempts ended. Every way in which an attempt can end meets here.
+--
+-- One array for each field, in the order of the batch: job, run, attempt, token, workflow run or null, the kind of a
+-- JobOutcome, and an object of what only some outcomes carry, null for a plain success. (Of 500 outcomes PostgreSQL reads
+-- arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
+-- expired. Returns a row for each fate, with the places in the batch that met it, from 1: the status, with the time it is
+-- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it.
+--
+-- Locks: the workflow runs in order of id, then the jobs in order of id; waits for whoever holds one. What the end of a
+-- step releases is released under these locks. Index: workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey.
+create function runledger.settle_jobs(
+  job_ids uuid[],
+  run_numbers integer[],
+  attempts integer[],
+  lease_tokens uuid[],
+  workflow_run_ids uuid[],
+  kinds text[],
+  mores jsonb[],
+  reaps boolean
+) returns table (status text, next_run_at text, refusal text, places integer[])
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_mergejoin = off
+set jit = off
+as $fn$
+#variable_conflict use_column
+begin
+  if array_remove(workflow_run_ids, null) <> '{}' then
+    perform
+    from runledger.workflow_runs as run
+    where run.id = any (workflow_run_ids)
+    order by run.id
+    for update;
+  end if;
+
+  -- Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
+  -- again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
+  return query
+  with input as materialized (
+    select
+      outcome.place::integer as place, outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token,
+      outcome.workflow_run_id, outcome.kind, outcome.more
+    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+  ),
+  locked as materialized (
+    select
+      queue.ctid, queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
+      queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
+    from runledger.job_queue as queue
+    where queue.id = any (job_ids)
+    order by queue.id
+    for update
+  ),
+  fenced as materialized (
+    select
+      input.place, input.job_id, input.run_number, input.attempt, input.kind, input.more, locked.ctid,
+      case input.kind
+        when 'succeeded' then 'SUCCEEDED'
+        when 'canceled' then 'CANCELED'
+        when 'failed' then
+          case
+            when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
+              'DEAD_LETTERED'
+            else 'PENDING'
+          end
+        else 'PENDING'
+      end as next_status,
+      case
+        when coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
+          > coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total)
+          then 'job.invalid_progress'
+        when input.kind = 'continued' and locked.workflow_run_id is not null and not exists (
+          select
+          from runledger.workflow_steps as step
+          where step.id = locked.id
+            and step.allows_continuation
+        )
+          then 'job.workflow_handler_continuation_not_enabled'
+      end as refusal
+    from input
+    join locked on locked.id = input.job_id
+    where locked.status = 'LEASED'
+      and locked.run_number = input.run_number
+      and locked.attempt = input.attempt
+      and locked.lease_token = input.lease_token
+      and locked.workflow_run_id is not distinct from input.workflow_run_id
+      and (locked.lease_expires_at <= clock_timestamp()) = reaps
+  ),
+  settled as (
+    update runledger.job_queue as queue
+    set status = held.next_status,
+      stage = case held.next_status when 'SUCCEEDED' then 'completed' when 'PENDING' then 'queued' else queue.stage end,
+      run_number = queue.run_number + (held.kind = 'continued')::integer,
+      attempt = case held.kind when 'continued' then 0 when 'snoozed' then queue.attempt - 1 else queue.attempt end,
+      event_seq = queue.event_seq + 1 + (held.kind = 'failed')::integer,
+      next_run_at = case
+        when held.next_status = 'PENDING' then
+          greatest(
+            clock_timestamp() + (held.more ->> 'delay_ms')::bigint * interval '1 millisecond',
+            clock_timestamp() + (held.more ->> 'not_before_delay_ms')::bigint * interval '1 millisecond',
+            (held.more ->> 'not_before')::timestamptz
+          )
+        else queue.next_run_at
+      end,
+      worker_id = null,
+      lease_token = null,
+      lease_expires_at = null,
+      last_heartbeat_at = null,
+      started_at = case held.kind when 'continued' then null else queue.started_at end,
+      finished_at = case when held.next_status <> 'PENDING' then clock_timestamp() end,
+      progress_done = coalesce((held.more ->> 'progress_done')::bigint, queue.progress_done),
+      progress_total = coalesce((held.more ->> 'progress_total')::bigint, queue.progress_total),
+      checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint),
+      output = case held.kind when 'succeeded' then held.more -> 'output' end,
+      status_reason = case held.kind when 'failed' then held.more ->> 'failure_kind' else held.more ->> 'reason' end,
+      -- Neither a snooze nor a cancellation says that it went well: what the last attempt met stays in sight.
+      last_error_code = case
+        when held.kind in ('snoozed', 'canceled') then queue.last_error_code
+        else held.more ->> 'error_code'
+      end,
+      last_error_message = case
+        when held.kind in ('snoozed', 'canceled') then queue.last_error_message
+        else held.more ->> 'error_message'
+      end
+    from fenced as held
+    where queue.ctid = held.ctid
+      and held.refusal is null
+    returning
+      queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
+      queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id,
+      held.place, held.kind, held.run_number, held.attempt, held.more,
+      case
+        when queue.status <> 'DEAD_LETTERED' then null
+        when held.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') then 'FAILURE_KIND_NON_RETRYABLE'
+        when held.more ->> 'failure_kind' = 'LEASE_EXPIRED' then 'LEASE_EXPIRED'
+        else 'ATTEMPTS_EXHAUSTED'
+      end as dead_reason,
+      case queue.status when 'DEAD_LETTERED' then queue.payload end as dead_payload,
+      case queue.status when 'DEAD_LETTERED' then queue.checkpoint end as dead_checkpoint
+  ),
+  posted as (
+    insert into runledger.job_events (
+      job_id, seq, run_number, attempt, event_type, stage, progress_done, progress_total, payload
+    )
+    select
+      settled.id, settled.event_seq - (settled.kind = 'failed')::integer, settled.run_number, settled.attempt,
+      case settled.kind
+        when 'succeeded' then 'SUCCEEDED' when 'failed' then 'FAILED' when 'canceled' then 'CANCELED' else 'REQUEUED'
+      end,
+      case settled.kind when 'failed' then 'running' else settled.stage end,
+      settled.progress_done, settled.progress_total,
+      case settled.kind
+        when 'succeeded' then null
+        when 'failed' then jsonb_build_object(
+          'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
+          'error_message', settled.more ->> 'error_message'
+        )
+        when 'canceled' then jsonb_strip_nulls(jsonb_build_object('reason', settled.more ->> 'reason'))
+        when 'continued' then jsonb_build_object(
+          'requeue_kind', 'HANDLER_CONTINUATION', 'reason', 'HANDLER_CONTINUATION',
+          'next_run_number', settled.run_number + 1, 'next_run_at', settled.next_run_at,
+          'delay_ms', settled.more -> 'delay_ms'
+        )
+        else jsonb_build_object(
+          'requeue_kind', 'SNOOZE', 'reason', settled.more ->> 'reason', 'next_run_at', settled.next_run_at,
+          'delay_ms', settled.more -> 'delay_ms'
+        )
+      end
+    from settled
+    union all
+    select
+      settled.id, settled.event_seq, settled.run_number, settled.attempt,
+      case settled.status when 'PENDING' then 'RETRY_SCHEDULED' else 'DEAD_LETTERED' end,
+      settled.stage, null, null,
+      case settled.status
+        when 'PENDING' then jsonb_strip_nulls(jsonb_build_object(
+          'kind', settled.more ->> 'failure_kind', 'retry_delay_ms', settled.more -> 'delay_ms',
+          'requested_retry_not_before', settled.more ->> 'not_before',
+          'requested_retry_delay_ms', settled.more -> 'not_before_delay_ms', 'next_run_at', settled.next_run_at
+        ))
+        else jsonb_build_object(
+          'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
+          'reason', settled.dead_reason
+        )
+      end
+    from settled
+    where settled.kind = 'failed'
+  ),
+  buried as (
+    insert into runledger.job_dead_letters (
+      job_id, job_type, organization_id, run_number, attempt, failure_kind, reason, error_code, error_message,
+      failed_at, payload_snapshot, checkpoint_snapshot
+    )
+    select
+      settled.id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt,
+      settled.more ->> 'failure_kind', settled.dead_reason, settled.more ->> 'error_code',
+      settled.more ->> 'error_message', settled.finished_at, settled.dead_payload, settled.dead_checkpoint
+    from settled
+    where settled.status = 'DEAD_LETTERED'
+  ),
+  released as materialized (
+    select runledger.finish_workflow_steps(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'step_id', settled.id, 'run_id', settled.workflow_run_id,
+      'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
+      'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind', 'SUCCEEDED'),
+      'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
+    ))))
+    from settled
+    where settled.workflow_run_id is not null
+      and settled.status <> 'PENDING'
+    having count(*) > 0
+  )
+  select
+    settled.status, case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end, null,
+    array_agg(settled.place)
+  from settled
+  where (select count(*) from released) >= 0
+  group by 1, 2
+  union all
+  select null, null, fenced.refusal, array_agg(fenced.place)
+  from fenced
+  where fenced.refusal is not null
+  group by 3;
+end
+$fn$;
+
+revoke all on function runledger.settle_jobs(
+  uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean
+) from public;
+`,
+  },
+  {
+    version: 8,
+    name: "operators",
+    sql: `\
+-- purpose: what operators look things up by, and the view of jobs in words
+-- locks: job_queue, job_dead_letters and workflow_runs, share, while their indexes are built: they may be read, not written
+-- rewrites: nothing
+-- breaking: no
+--
+-- Each index on job_queue is paid for by what moves jobs, so there are two, and neither is for jobs of no organization
+-- that go well: bench/README.md has what they cost.
+
+-- What has failed for good or was called off, newest first.
+create index job_queue_failed_index on runledger.job_queue (id)
+where status in ('DEAD_LETTERED', 'CANCELED');
+
+-- An organization's jobs, newest first.
+create index job_queue_organization_index on runledger.job_queue (organization_id, id)
+where organization_id is not null;
+
+create index job_dead_letters_organization_index
+on runledger.job_dead_letters (organization_id, failed_at desc, job_id desc)
+where organization_id is not null;
+
+create index workflow_runs_live_index on runledger.workflow_runs (id)
+where finished_at is null;
+
+create index workflow_runs_unsuccessful_index on runledger.workflow_runs (id)
+where status in ('COMPLETED_WITH_ERRORS', 'CANCELED');
+
+create index workflow_runs_organization_index on runledger.workflow_runs (organization_id, id)
+where organization_id is not null;
 `,
   },
 ];

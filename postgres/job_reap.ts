@@ -7,7 +7,6 @@
 import { RunledgerError } from "@runledger/core";
 import type { JobStatus } from "@runledger/core";
 import { present, readInteger, readJobStatus, readOptionalInstant, readOptionalText, readText } from "./_rows.ts";
-import { SETTLE_HELD } from "./_settle_statement.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
@@ -40,8 +39,8 @@ export interface ReapedJob {
 /** How many overdue leases beyond the limit a call looks at, in case rivals are reaping the first ones. */
 const SPARE_CANDIDATES = 256;
 
-// locks: the workflow runs in id order, then the jobs, oldest expiry first, skipping what others hold: whoever
-// holds a row is settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
+// locks: the workflow runs in id order, then the jobs, oldest expiry first, skipping what others hold: whoever holds a row
+// is settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
 const REAP = `
 with overdue as materialized (
   select queue.id, queue.workflow_run_id
@@ -59,7 +58,9 @@ runs as materialized (
   for update skip locked
 ),
 expired as materialized (
-  select queue.id, queue.run_number, queue.attempt, queue.max_attempts
+  select
+    queue.id, queue.job_type, queue.organization_id, queue.run_number, queue.attempt, queue.lease_token,
+    queue.workflow_run_id
   from runledger.job_queue as queue
   where queue.id = any (
       array(
@@ -75,21 +76,30 @@ expired as materialized (
   limit $1::integer
   for update skip locked
 ),
-held as (
-  select
-    null as ord, expired.id as job_id, expired.run_number, expired.attempt, 'failed' as kind,
-    case when expired.attempt >= expired.max_attempts then 'DEAD_LETTERED' else 'PENDING' end as next_status,
-    (select jsonb_build_object(
+batch as (
+  select expired.*, row_number() over (order by expired.id) as place
+  from expired
+)
+select
+  batch.id as job_id, batch.job_type, batch.organization_id, batch.run_number, batch.attempt, settled.status,
+  settled.next_run_at
+from runledger.settle_jobs(
+  array(select batch.id from batch order by batch.place),
+  array(select batch.run_number from batch order by batch.place),
+  array(select batch.attempt from batch order by batch.place),
+  array(select batch.lease_token from batch order by batch.place),
+  array(select batch.workflow_run_id from batch order by batch.place),
+  array(select 'failed' from batch),
+  array(
+    select jsonb_build_object(
       'failure_kind', 'LEASE_EXPIRED', 'error_code', 'job.lease_expired',
       'error_message', 'The lease expired before the attempt was settled.', 'delay_ms', $2::bigint
-    )) as more
-  from expired
-),${SETTLE_HELD}
-select
-  settled.id as job_id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt, settled.status,
-  case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end as next_run_at
-from settled
-left join released on true
+    )
+    from batch
+  ),
+  true
+) as settled
+join batch on batch.place = any (settled.places)
 `;
 
 /**

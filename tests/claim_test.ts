@@ -21,7 +21,7 @@ function holdPosition(
   floors: readonly { readonly job_type: string; readonly priority: number; readonly next_run_at: string }[],
 ): void {
   cursor.position = JSON.stringify({
-    job_types: JSON.stringify(TYPES.jobTypes),
+    job_types: TYPES.jobTypes,
     rescan_at: "2100-01-01T00:00:00Z",
     floors: floors.map((floor) => ({ id: "00000000-0000-0000-0000-000000000000", ...floor })),
   });

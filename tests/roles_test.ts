@@ -111,7 +111,7 @@ const MATRIX: Readonly<Record<string, Placement>> = {
 
   // Workers.
   claimJobs: {
-    may: ["owner", "worker", "operator"],
+    may: ["owner", "worker"],
     call: async (db, admin) => {
       await runledger.enqueueJob(admin, request());
       await claimOne(db);
