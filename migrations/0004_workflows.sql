@@ -312,7 +312,9 @@ $fn$;
 -- Returns null when every request became a new run; {"existing": [{ord, run_id, status, disposition}]} for those that
 -- met an equal earlier request of their key ("existing") or a live run of their active key ("active");
 -- {"error": code, "details": {...}} when the batch was refused and nothing was written.
--- Locks: new rows only. Two batches insert their keys in the same order.
+-- locks: new rows only, inserted by type, organization, idempotency key; before that, for a batch that wants active keys,
+-- their turns by number. A run takes both of its keys at once, so no order of the runs is an order of both kinds: without
+-- turns, one batch could hold the first of two active keys and wait for the second, and another one the other way round.
 create function runledger.enqueue_workflow_runs(requests jsonb) returns jsonb
 language plpgsql
 security definer
@@ -328,6 +330,20 @@ begin
   if requests @? '$[*] ? (@.idempotency_key != null || @.active_key != null)'
     and current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     return '{"error": "workflow.enqueue_idempotency_unsupported_isolation"}';
+  end if;
+
+  -- 256 turns for all active keys: a batch must not fill the server's table of locks.
+  if jsonb_array_length(requests) > 1 and requests @? '$[*] ? (@.active_key != null)' then
+    perform pg_advisory_xact_lock(turn.id)
+    from (
+      select distinct
+        hashtextextended(
+          'runledger.active_key', hashtextextended(concat_ws(' ', run.organization_id, run.active_key), 0) & 255
+        ) as id
+      from jsonb_to_recordset(requests) as run (organization_id uuid, active_key text)
+      where run.active_key is not null
+      order by id
+    ) as turn;
   end if;
 
   for pass in 1..10 loop

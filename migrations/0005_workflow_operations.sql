@@ -193,7 +193,8 @@ begin
     return jsonb_build_object('is_applied', false, 'status', run_status);
   end if;
 
-  -- Whoever holds one of these rows without the run's lock only claims or extends a lease, and is soon done.
+  -- Whoever holds one of these rows without the run's lock only claims or extends a lease, and is soon done. No key, since
+  -- a handler that finishes its job in a transaction has first stored what it logged, which locks the job's key.
   with locked as materialized (
     select queue.id, queue.status
     from runledger.job_queue as queue
@@ -204,7 +205,7 @@ begin
         and step.status = 'ENQUEUED'
     ))
     order by queue.id
-    for update
+    for no key update
   )
   select max(canceled.lease_quiesces_at)
   into quiesces_at
@@ -560,8 +561,11 @@ end
 $fn$;
 
 -- Deletes up to batch_limit finished runs, oldest first, with their steps, edges, mutations, jobs and ledger, and returns
--- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there.
--- Locks: the runs and as many more at most, skipping locked ones. Index: workflow_runs_finished_index.
+-- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there. A run
+-- that somebody else has locked is left for the next call, and so is one with a locked job: a late heartbeat or log line
+-- may hold it, in a transaction that wants the run next.
+-- locks: the runs and as many more at most, oldest first, then their jobs by id; it skips what is locked.
+-- index: workflow_runs_finished_index.
 create function runledger.delete_finished_workflow_runs(
   older_than interval,
   batch_limit integer,
@@ -575,6 +579,7 @@ set enable_bitmapscan = off
 as $fn$
 declare
   run_ids uuid[];
+  held_run_ids uuid[];
   step_ids uuid[];
 begin
   -- A branch for each half of the index: only so is it read in order, and no further than the limit.
@@ -619,6 +624,23 @@ begin
   into step_ids
   from runledger.workflow_steps as step
   where step.run_id = any (run_ids);
+  with locked as materialized (
+    select queue.id
+    from runledger.job_queue as queue
+    where queue.id = any (step_ids)
+    order by queue.id
+    for update skip locked
+  )
+  select array_agg(distinct queue.workflow_run_id)
+  into held_run_ids
+  from runledger.job_queue as queue
+  where queue.id = any (step_ids)
+    and not exists (select from locked where locked.id = queue.id);
+  if held_run_ids is not null then
+    run_ids := array(select free.id from unnest(run_ids) as free (id) where free.id <> all (held_run_ids));
+    step_ids := array(select step.id from runledger.workflow_steps as step where step.run_id = any (run_ids));
+  end if;
+
   delete from runledger.workflow_step_dependencies as edge where edge.prerequisite_step_id = any (step_ids);
   delete from runledger.workflow_steps as step where step.id = any (step_ids);
   delete from runledger.workflow_run_mutations as mutation where mutation.run_id = any (run_ids);

@@ -1632,7 +1632,8 @@ begin
     return jsonb_build_object('is_applied', false, 'status', run_status);
   end if;
 
-  -- Whoever holds one of these rows without the run's lock only claims or extends a lease, and is soon done.
+  -- Whoever holds one of these rows without the run's lock only claims or extends a lease, and is soon done. No key, since
+  -- a handler that finishes its job in a transaction has first stored what it logged, which locks the job's key.
   with locked as materialized (
     select queue.id, queue.status
     from runledger.job_queue as queue
@@ -1643,7 +1644,7 @@ begin
         and step.status = 'ENQUEUED'
     ))
     order by queue.id
-    for update
+    for no key update
   )
   select max(canceled.lease_quiesces_at)
   into quiesces_at
@@ -2734,40 +2735,6 @@ $fn$;
 revoke all on function runledger.settle_jobs(
   uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean
 ) from public;
-`,
-  },
-  {
-    version: 8,
-    name: "operators",
-    sql: `\
--- purpose: what operators look things up by, and the view of jobs in words
--- locks: job_queue, job_dead_letters and workflow_runs, share, while their indexes are built: they may be read, not written
--- rewrites: nothing
--- breaking: no
---
--- Each index on job_queue is paid for by what moves jobs, so there are two, and neither is for jobs of no organization
--- that go well: bench/README.md has what they cost.
-
--- What has failed for good or was called off, newest first.
-create index job_queue_failed_index on runledger.job_queue (id)
-where status in ('DEAD_LETTERED', 'CANCELED');
-
--- An organization's jobs, newest first.
-create index job_queue_organization_index on runledger.job_queue (organization_id, id)
-where organization_id is not null;
-
-create index job_dead_letters_organization_index
-on runledger.job_dead_letters (organization_id, failed_at desc, job_id desc)
-where organization_id is not null;
-
-create index workflow_runs_live_index on runledger.workflow_runs (id)
-where finished_at is null;
-
-create index workflow_runs_unsuccessful_index on runledger.workflow_runs (id)
-where status in ('COMPLETED_WITH_ERRORS', 'CANCELED');
-
-create index workflow_runs_organization_index on runledger.workflow_runs (organization_id, id)
-where organization_id is not null;
 `,
   },
 ];

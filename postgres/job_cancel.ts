@@ -30,8 +30,8 @@ export interface CanceledJob {
   readonly leaseQuiescesAt?: Date;
 }
 
-// locks: the workflow run, if it is the job of a step, then the job. index: job_queue_pkey, workflow_runs_pkey.
-// no row: no such job in scope.
+// locks: the workflow run, if it is the job of a step, then the job; not its key, which log lines that are not committed
+// hold. index: job_queue_pkey, workflow_runs_pkey. no row: no such job in scope.
 const CANCEL = `
 with runs as materialized (
   select run.id
@@ -50,7 +50,7 @@ locked as materialized (
   where queue.id = $1::uuid
     and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
     and (select count(*) from runs) >= 0
-  for update
+  for no key update
 ),
 canceled as materialized (
   select done.job_id, done.workflow_run_id, done.lease_quiesces_at

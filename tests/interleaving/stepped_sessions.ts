@@ -239,7 +239,8 @@ async function settle<Called extends Named, Result>(
   actor: Actor<Called, Result>,
   actors: readonly Actor<Called, Result>[],
 ): Promise<void> {
-  const rivals = actors.filter((other) => other !== actor && (other.isInTransaction || other.status === "busy"));
+  // A call may open a transaction of its own, so who has begun may hold something until the end.
+  const rivals = actors.filter((other) => other !== actor && other.startedAt >= 0 && other.status !== "ended");
   const pids = rivals.map(({ connection }) => connection.pid);
   while (actor.status === "busy") {
     if (pids.length === 0) {

@@ -187,13 +187,13 @@ async function assertWorkflowInvariants(sql: postgres.Sql): Promise<void> {
     where step.dependency_count <> tally.edges
       or (
         -- A cancelled run releases nothing, and a step taken over by a recovery waits for nothing.
-        run.status <> 'CANCELED' and run.recovery_mode is distinct from 'RESUME'
+        run.status <> 'CANCELED' and (run.recovery_mode is distinct from 'RESUME' or step.status <> 'SUCCEEDED')
         and (step.pending_count <> tally.pending or step.unsatisfied_count <> tally.unsatisfied)
       )`;
   assert.deepEqual([...miscounted], [], "counters of steps differ from their edges");
   const runs = await sql`
     select run.id, run.status, run.step_count, run.open_count, run.waiting_count, run.unsuccessful_count,
-      array_agg(step.status) as statuses
+      jsonb_agg(step.status) as statuses
     from runledger.workflow_runs as run
     join runledger.workflow_steps as step on step.run_id = run.id
     group by run.id`;
@@ -230,9 +230,19 @@ async function assertWorkflowInvariants(sql: postgres.Sql): Promise<void> {
       ) as steps_unlike_their_jobs,
       (
         select count(*)::integer from runledger.workflow_steps as step
-        where step.execution_kind = 'JOB' and step.status = 'ENQUEUED'
+        join runledger.workflow_runs as run on run.id = step.run_id
+        where step.execution_kind = 'JOB' and step.released_at is not null
+          and not (run.recovery_mode is not distinct from 'RESUME' and step.status = 'SUCCEEDED')
           and not exists (select from runledger.job_queue as job where job.id = step.id)
       ) as steps_without_jobs,
+      (
+        select count(*)::integer from runledger.workflow_steps as step
+        join runledger.workflow_runs as run on run.id = step.run_id and run.recovery_mode is distinct from 'RESUME'
+        join runledger.workflow_step_dependencies as edge on edge.dependent_step_id = step.id
+        join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
+        where (prerequisite.finished_at <= step.released_at) is not true
+          and step.released_at is not null
+      ) as steps_before_their_prerequisites,
       (
         select count(*)::integer from runledger.job_queue as job
         where job.workflow_run_id is not null
@@ -242,6 +252,7 @@ async function assertWorkflowInvariants(sql: postgres.Sql): Promise<void> {
     live_jobs_of_ended_runs: 0,
     steps_unlike_their_jobs: 0,
     steps_without_jobs: 0,
+    steps_before_their_prerequisites: 0,
     jobs_without_steps: 0,
   });
 }
