@@ -369,10 +369,13 @@ export {
   countDeadLetters,
   countJobs,
   getJob,
+  getJobLineage,
+  getWorkflowRunLineage,
   listDeadLetters,
   listJobAttempts,
   listJobEvents,
   listJobs,
+  readJobMetrics,
 } from "@runledger/postgres";
 export type {
   BoundedCount,
@@ -380,7 +383,10 @@ export type {
   DeadLetterFilter,
   Job,
   JobAttempt,
+  JobDescent,
   JobFilter,
+  JobMetrics,
+  JobMetricsOptions,
   ListDeadLettersOptions,
   ListedJobEvent,
   ListJobAttemptsOptions,
@@ -388,8 +394,10 @@ export type {
   ListJobsOptions,
   Page,
   PageOptions,
+  Percentiles,
   Scope,
   ScopedPageOptions,
+  WorkflowRunDescent,
 } from "@runledger/postgres";
 
 // postgres: workflows

@@ -151,6 +151,7 @@ begin
   grant
     execute on function
       runledger.new_id(),
+      runledger.job_metrics(text, uuid, text, timestamptz, integer),
       runledger.set_job_definitions_enabled(jsonb, boolean),
       runledger.delete_finished_jobs(jsonb, interval, integer, boolean),
       runledger.delete_finished_workflow_runs(interval, integer, boolean),

@@ -2527,6 +2527,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
 as $fn$
@@ -2540,59 +2541,50 @@ begin
     for update;
   end if;
 
-  -- Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
-  -- again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
+  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was there
+  -- before, and a lease that ran out meanwhile would pass.
+  perform
+  from runledger.job_queue as queue
+  where queue.id = any (job_ids)
+  order by queue.id
+  for update;
+
   return query
-  with input as materialized (
+  with fenced as materialized (
     select
-      outcome.place::integer as place, outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token,
-      outcome.workflow_run_id, outcome.kind, outcome.more
-    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
-      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-  ),
-  locked as materialized (
-    select
-      queue.ctid, queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
-      queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
-    from runledger.job_queue as queue
-    where queue.id = any (job_ids)
-    order by queue.id
-    for update
-  ),
-  fenced as materialized (
-    select
-      input.place, input.job_id, input.run_number, input.attempt, input.kind, input.more, locked.ctid,
-      case input.kind
+      outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
+      case outcome.kind
         when 'succeeded' then 'SUCCEEDED'
         when 'canceled' then 'CANCELED'
         when 'failed' then
           case
-            when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
+            when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
               'DEAD_LETTERED'
             else 'PENDING'
           end
         else 'PENDING'
       end as next_status,
       case
-        when coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
-          > coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total)
+        when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
+          > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
           then 'job.invalid_progress'
-        when input.kind = 'continued' and locked.workflow_run_id is not null and not exists (
+        when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
           select
           from runledger.workflow_steps as step
-          where step.id = locked.id
+          where step.id = queue.id
             and step.allows_continuation
         )
           then 'job.workflow_handler_continuation_not_enabled'
       end as refusal
-    from input
-    join locked on locked.id = input.job_id
-    where locked.status = 'LEASED'
-      and locked.run_number = input.run_number
-      and locked.attempt = input.attempt
-      and locked.lease_token = input.lease_token
-      and locked.workflow_run_id is not distinct from input.workflow_run_id
-      and (locked.lease_expires_at <= clock_timestamp()) = reaps
+    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+    join runledger.job_queue as queue on queue.id = outcome.job_id
+    -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
+    where queue.lease_token = outcome.lease_token
+      and queue.run_number = outcome.run_number
+      and queue.attempt = outcome.attempt
+      and queue.workflow_run_id is not distinct from outcome.workflow_run_id
+      and (queue.lease_expires_at <= clock_timestamp()) = reaps
   ),
   settled as (
     update runledger.job_queue as queue
@@ -2735,6 +2727,702 @@ $fn$;
 revoke all on function runledger.settle_jobs(
   uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean
 ) from public;
+`,
+  },
+  {
+    version: 8,
+    name: "operators",
+    sql: `\
+-- purpose: what operators look things up by, and the view of jobs in words
+-- locks: job_queue, job_dead_letters and workflow_runs, share, while their indexes are built: they may be read, not written
+-- rewrites: nothing
+-- breaking: no
+--
+-- Each index on job_queue is paid for by what moves jobs, so there are two, and neither is for jobs of no organization
+-- that go well: bench/README.md has what they cost.
+
+-- What has failed for good or was called off, newest first.
+create index job_queue_failed_index on runledger.job_queue (id)
+where status in ('DEAD_LETTERED', 'CANCELED');
+
+-- An organization's jobs, newest first.
+create index job_queue_organization_index on runledger.job_queue (organization_id, id)
+where organization_id is not null;
+
+create index job_dead_letters_organization_index
+on runledger.job_dead_letters (organization_id, failed_at desc, job_id desc)
+where organization_id is not null;
+
+create index workflow_runs_live_index on runledger.workflow_runs (id)
+where finished_at is null;
+
+create index workflow_runs_unsuccessful_index on runledger.workflow_runs (id)
+where status in ('COMPLETED_WITH_ERRORS', 'CANCELED');
+
+create index workflow_runs_organization_index on runledger.workflow_runs (organization_id, id)
+where organization_id is not null;
+
+-- Jobs in words, for people.
+create view runledger.jobs as
+select
+  queue.id as job_id,
+  queue.job_type,
+  queue.status,
+  case queue.status
+    when 'PENDING' then
+      case
+        when queue.next_run_at <= now() then 'waiting for a worker'
+        when queue.attempt > 0 then 'waiting to be tried again'
+        else 'scheduled'
+      end
+    when 'LEASED' then
+      case when queue.lease_expires_at <= now() then 'lost by its worker' else 'running' end
+    when 'SUCCEEDED' then 'succeeded'
+    when 'DEAD_LETTERED' then 'failed for good'
+    else case when queue.lease_expires_at > now() then 'cancelled, handler may be at work' else 'cancelled' end
+  end as state,
+  case queue.status
+    when 'PENDING' then
+      case
+        when queue.next_run_at <= now() then
+          format('due for %s, not claimed yet', date_trunc('second', now() - queue.next_run_at))
+        else format('due in %s', date_trunc('second', queue.next_run_at - now()))
+      end
+      || case
+        when queue.attempt > 0 then format(
+          '; attempt %s of %s failed: %s', queue.attempt, queue.max_attempts, coalesce(queue.last_error_code, 'unknown')
+        )
+        when queue.status_reason is not null then format('; %s', queue.status_reason)
+        else ''
+      end
+    when 'LEASED' then
+      format('attempt %s of %s by %s; ', queue.attempt, queue.max_attempts, queue.worker_id)
+      || case
+        when queue.lease_expires_at <= now() then
+          format('lease ran out %s ago, waits for a reaper', date_trunc('second', now() - queue.lease_expires_at))
+        else format('lease runs out in %s', date_trunc('second', queue.lease_expires_at - now()))
+      end
+    when 'DEAD_LETTERED' then
+      format('%s: %s after %s of %s attempts', queue.status_reason, queue.last_error_code, queue.attempt, queue.max_attempts)
+    when 'CANCELED' then queue.status_reason
+  end as why,
+  queue.organization_id,
+  queue.priority,
+  queue.run_number,
+  queue.attempt,
+  queue.max_attempts,
+  queue.created_at,
+  queue.next_run_at,
+  queue.started_at,
+  queue.finished_at,
+  queue.worker_id,
+  queue.lease_expires_at,
+  queue.progress_done,
+  queue.progress_total,
+  queue.last_error_code,
+  queue.last_error_message,
+  queue.workflow_run_id,
+  queue.replay_of_job_id,
+  queue.idempotency_key,
+  queue.payload,
+  queue.checkpoint,
+  queue.output
+from runledger.job_queue as queue;
+
+-- How job types are doing: how much waits and for how long, how fast and how well jobs end.
+--
+-- Cheap at any size of the tables, since it reads a bounded part of indexes. What waits is counted along the claim index,
+-- up to a number of entries for each (type, priority) that shrinks as there are more of these. How jobs end is told by
+-- the newest ones that ended, up to sample_limit: a busy database is judged by its last minutes, a quiet one by the
+-- whole window. Of each of these jobs the newest 50 events are read.
+-- scope_kind: 'all', or 'one' for the organization given, null being none. No row for a type that has nothing to tell.
+-- Index: job_queue_claim_index, job_queue_lease_index, job_queue_finished_index (job_queue_organization_index for an
+-- organization), job_events_pkey.
+create function runledger.job_metrics(
+  scope_kind text,
+  scope_organization_id uuid,
+  only_job_type text,
+  since timestamptz,
+  sample_limit integer
+) returns table (
+  job_type text,
+  due bigint,
+  scheduled bigint,
+  leased bigint,
+  leases_run_out bigint,
+  is_depth_complete boolean,
+  oldest_due_ms bigint,
+  oldest_lease_ms bigint,
+  sampled_since timestamptz,
+  is_sample_complete boolean,
+  succeeded bigint,
+  dead_lettered bigint,
+  canceled bigint,
+  ended_per_minute double precision,
+  attempts bigint,
+  retries bigint,
+  timeouts bigint,
+  lease_expiries bigint,
+  panics bigint,
+  continuations bigint,
+  wait_ms_p50 double precision,
+  wait_ms_p95 double precision,
+  wait_ms_p99 double precision,
+  run_ms_p50 double precision,
+  run_ms_p95 double precision,
+  run_ms_p99 double precision
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+-- A plan made while the tables were empty must not last until they are full.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $fn$
+with recursive lane as (
+  (
+    select head.job_type, head.priority, 1 as place
+    from (
+      select definition.job_type
+      from runledger.job_definitions as definition
+      where only_job_type is null
+        or definition.job_type = only_job_type
+      order by definition.job_type
+    ) as defined
+    cross join lateral (
+      select queue.job_type, queue.priority
+      from runledger.job_queue as queue
+      where queue.status = 'PENDING'
+        and queue.job_type = defined.job_type
+      order by queue.priority desc
+      limit 1
+    ) as head
+  )
+  union all
+  select head.job_type, head.priority, lane.place + 1
+  from lane
+  cross join lateral (
+    select queue.job_type, queue.priority
+    from runledger.job_queue as queue
+    where queue.status = 'PENDING'
+      and queue.job_type = lane.job_type
+      and queue.priority < lane.priority
+    order by queue.priority desc
+    limit 1
+  ) as head
+  where lane.place < 20
+),
+budget as materialized (
+  select greatest(100, 50000 / greatest(count(*), 1))::integer as entries
+  from lane
+),
+waiting as materialized (
+  select
+    lane.job_type,
+    count(*) filter (where entry.is_in_scope and entry.next_run_at <= statement_timestamp()) as due,
+    count(*) filter (where entry.is_in_scope and entry.next_run_at > statement_timestamp()) as scheduled,
+    min(entry.next_run_at) filter (where entry.is_in_scope) as oldest_at,
+    count(*) < (select budget.entries from budget) and lane.place < 20 as is_complete
+  from lane
+  cross join lateral (
+    select
+      queue.next_run_at,
+      scope_kind = 'all' or queue.organization_id is not distinct from scope_organization_id as is_in_scope
+    from runledger.job_queue as queue
+    where queue.status = 'PENDING'
+      and queue.job_type = lane.job_type
+      and queue.priority = lane.priority
+    order by queue.next_run_at
+    limit (select budget.entries from budget)
+  ) as entry
+  group by lane.job_type, lane.priority, lane.place
+),
+depth as (
+  select
+    waiting.job_type, sum(waiting.due)::bigint as due, sum(waiting.scheduled)::bigint as scheduled,
+    bool_and(waiting.is_complete) as is_complete,
+    min(waiting.oldest_at) filter (where waiting.oldest_at <= statement_timestamp()) as oldest_at
+  from waiting
+  group by waiting.job_type
+),
+held as (
+  select
+    lease.job_type, count(*) as leased,
+    count(*) filter (where lease.lease_expires_at <= statement_timestamp()) as run_out, min(lease.started_at) as oldest_at
+  from (
+    select queue.job_type, queue.organization_id, queue.lease_expires_at, queue.started_at
+    from runledger.job_queue as queue
+    where queue.status = 'LEASED'
+    order by queue.lease_expires_at
+    limit 20000
+  ) as lease
+  where (only_job_type is null or lease.job_type = only_job_type)
+    and (scope_kind = 'all' or lease.organization_id is not distinct from scope_organization_id)
+  group by lease.job_type
+),
+-- Each half of the index of ended jobs by itself: only so is it read in order, and no further than the limit. Halves are
+-- compared with a column, since a comparison with a constant becomes a null test, which the index does not know.
+newest as materialized (
+  select ended.id, ended.job_type, ended.organization_id, ended.status, ended.finished_at
+  from (
+    select latest.id, latest.job_type, latest.organization_id, latest.status, latest.finished_at
+    from (values (true), (false)) as half (is_unkeyed)
+    cross join lateral (
+      select queue.id, queue.job_type, queue.organization_id, queue.status, queue.finished_at
+      from runledger.job_queue as queue
+      where (queue.idempotency_key is null) = half.is_unkeyed
+        and queue.finished_at >= since
+        and (scope_kind = 'all' or scope_organization_id is null)
+      order by queue.finished_at desc
+      limit sample_limit
+    ) as latest
+    union all
+    (
+      select queue.id, queue.job_type, queue.organization_id, queue.status, queue.finished_at
+      from runledger.job_queue as queue
+      where queue.organization_id = scope_organization_id
+        and scope_kind <> 'all'
+      order by queue.id desc
+      limit sample_limit
+    )
+  ) as ended
+  order by ended.finished_at desc nulls first
+  limit sample_limit
+),
+sample as materialized (
+  select newest.id, newest.job_type, newest.status
+  from newest
+  where newest.finished_at >= since
+    and (only_job_type is null or newest.job_type = only_job_type)
+    and (scope_kind = 'all' or newest.organization_id is not distinct from scope_organization_id)
+),
+covered as materialized (
+  select
+    count(*) < sample_limit as is_complete,
+    case when count(*) < sample_limit then since else min(newest.finished_at) end as since
+  from newest
+),
+event as (
+  select
+    sample.job_type, posted.event_type, posted.payload, posted.occurred_at,
+    lag(posted.event_type) over story as event_type_before, lag(posted.payload) over story as payload_before,
+    lag(posted.occurred_at) over story as occurred_before, sample_job.next_run_at, sample_job.is_first
+  from sample
+  cross join lateral (
+    select queue.next_run_at, queue.run_number = 1 and queue.attempt = 1 as is_first
+    from runledger.job_queue as queue
+    where queue.id = sample.id
+    offset 0
+  ) as sample_job
+  cross join lateral (
+    select latest.job_id, latest.seq, latest.event_type, latest.payload, latest.occurred_at
+    from (
+      select ledger.job_id, ledger.seq, ledger.event_type, ledger.payload, ledger.occurred_at
+      from runledger.job_events as ledger
+      where ledger.job_id = sample.id
+      order by ledger.seq desc
+      limit 50
+    ) as latest
+    where latest.event_type not in ('PROGRESS', 'HEARTBEAT', 'STAGE_CHANGED')
+  ) as posted
+  window story as (partition by posted.job_id order by posted.seq)
+),
+attempt as (
+  select
+    event.job_type, event.event_type, event.payload,
+    case
+      when event.event_type <> 'LEASED' then null
+      -- Only of a job that was claimed once is it still known when it was due first.
+      when event.event_type_before = 'ENQUEUED' and event.is_first then event.occurred_at - event.next_run_at
+      when event.event_type_before in ('RETRY_SCHEDULED', 'REQUEUED') then
+        event.occurred_at - coalesce((event.payload_before ->> 'next_run_at')::timestamptz, event.occurred_before)
+    end as waited,
+    case
+      when event.event_type_before = 'LEASED' and event.event_type in ('SUCCEEDED', 'FAILED', 'CANCELED', 'REQUEUED') then
+        event.occurred_at - event.occurred_before
+    end as ran
+  from event
+),
+tally as (
+  select
+    attempt.job_type,
+    count(*) filter (where attempt.event_type = 'LEASED') as attempts,
+    count(*) filter (where attempt.event_type = 'RETRY_SCHEDULED') as retries,
+    count(*) filter (where attempt.event_type = 'FAILED' and attempt.payload ->> 'kind' = 'TIMEOUT') as timeouts,
+    count(*) filter (where attempt.event_type = 'FAILED' and attempt.payload ->> 'kind' = 'LEASE_EXPIRED') as lease_expiries,
+    count(*) filter (where attempt.event_type = 'FAILED' and attempt.payload ->> 'kind' = 'PANICKED') as panics,
+    count(*) filter (
+      where attempt.event_type = 'REQUEUED' and attempt.payload ->> 'requeue_kind' = 'HANDLER_CONTINUATION'
+    ) as continuations,
+    percentile_cont(array[0.5, 0.95, 0.99]) within group (
+      order by greatest(extract(epoch from attempt.waited) * 1000, 0)::double precision
+    ) filter (where attempt.waited is not null) as wait_ms,
+    percentile_cont(array[0.5, 0.95, 0.99]) within group (
+      order by (extract(epoch from attempt.ran) * 1000)::double precision
+    ) filter (where attempt.ran is not null) as run_ms
+  from attempt
+  group by attempt.job_type
+),
+outcome as (
+  select
+    sample.job_type, count(*) as ended, count(*) filter (where sample.status = 'SUCCEEDED') as succeeded,
+    count(*) filter (where sample.status = 'DEAD_LETTERED') as dead_lettered,
+    count(*) filter (where sample.status = 'CANCELED') as canceled
+  from sample
+  group by sample.job_type
+)
+select
+  known.job_type, coalesce(depth.due, 0), coalesce(depth.scheduled, 0), coalesce(held.leased, 0), coalesce(held.run_out, 0),
+  coalesce(depth.is_complete, true),
+  (extract(epoch from statement_timestamp() - depth.oldest_at) * 1000)::bigint,
+  (extract(epoch from statement_timestamp() - held.oldest_at) * 1000)::bigint,
+  covered.since, covered.is_complete, coalesce(outcome.succeeded, 0), coalesce(outcome.dead_lettered, 0),
+  coalesce(outcome.canceled, 0),
+  coalesce(outcome.ended, 0)
+  / greatest(extract(epoch from statement_timestamp() - covered.since)::double precision / 60, 1.0 / 60),
+  coalesce(tally.attempts, 0), coalesce(tally.retries, 0), coalesce(tally.timeouts, 0), coalesce(tally.lease_expiries, 0),
+  coalesce(tally.panics, 0), coalesce(tally.continuations, 0), tally.wait_ms[1], tally.wait_ms[2], tally.wait_ms[3],
+  tally.run_ms[1], tally.run_ms[2], tally.run_ms[3]
+from (
+  select depth.job_type from depth
+  union
+  select held.job_type from held
+  union
+  select outcome.job_type from outcome
+) as known
+cross join covered
+left join depth on depth.job_type = known.job_type
+left join held on held.job_type = known.job_type
+left join outcome on outcome.job_type = known.job_type
+left join tally on tally.job_type = known.job_type
+where scope_kind = 'all'
+  or depth.due + depth.scheduled > 0
+  or held.leased > 0
+  or outcome.ended > 0
+order by known.job_type
+$fn$;
+
+revoke all on function runledger.job_metrics(text, uuid, text, timestamptz, integer) from public;
+
+-- The metrics of all types over the last day, for people.
+create view runledger.job_metrics_rollup as
+select
+  metrics.job_type, metrics.due, metrics.scheduled, metrics.leased, metrics.leases_run_out, metrics.is_depth_complete,
+  metrics.oldest_due_ms, metrics.oldest_lease_ms, metrics.sampled_since, metrics.is_sample_complete, metrics.succeeded,
+  metrics.dead_lettered, metrics.canceled, metrics.ended_per_minute, metrics.attempts, metrics.retries, metrics.timeouts,
+  metrics.lease_expiries, metrics.panics, metrics.continuations, metrics.wait_ms_p50, metrics.wait_ms_p95,
+  metrics.wait_ms_p99, metrics.run_ms_p50, metrics.run_ms_p95, metrics.run_ms_p99
+from runledger.job_metrics('all', null, null, now() - interval '1 day', 2000) as metrics;
+`,
+  },
+  {
+    version: 9,
+    name: "comments",
+    sql: `\
+-- purpose: what everything in the schema is, for \\d+ and \\df+
+-- locks: share update exclusive on each table and view, for an instant
+-- rewrites: nothing
+-- breaking: no
+
+comment on table runledger.migration_history is
+  'What migrations were applied. Written by migrate() only.';
+comment on column runledger.migration_history.version is 'Number of the file.';
+comment on column runledger.migration_history.name is 'Name of the file.';
+comment on column runledger.migration_history.checksum is 'SHA-256 of the file as it was applied, in hexadecimal.';
+comment on column runledger.migration_history.is_breaking is 'Whether older releases of the library can no longer work with the schema.';
+comment on column runledger.migration_history.applied_at is 'When it was applied.';
+
+comment on table runledger.job_definitions is
+  'Job types: the defaults of their jobs, and whether new ones may be enqueued.';
+comment on column runledger.job_definitions.job_type is 'The type.';
+comment on column runledger.job_definitions.version is 'Version of the definition, for people.';
+comment on column runledger.job_definitions.max_attempts is 'How many attempts a run may take, unless the request says otherwise.';
+comment on column runledger.job_definitions.timeout_seconds is 'How long an attempt may take, unless the request says otherwise.';
+comment on column runledger.job_definitions.priority is 'How urgent jobs are, higher first, unless the request says otherwise.';
+comment on column runledger.job_definitions.is_enabled is 'Whether new jobs may be enqueued. Those that are queued still run.';
+comment on column runledger.job_definitions.created_at is 'When it was first stored.';
+comment on column runledger.job_definitions.updated_at is 'When it last changed.';
+
+comment on table runledger.job_queue is
+  'Jobs as they stand: one row each. What happened to them is in job_events; runledger.jobs has the same in words.';
+comment on column runledger.job_queue.id is 'The job: a UUIDv7, so ids sort by the time at which they were made. The job of a workflow step has the step''s id.';
+comment on column runledger.job_queue.job_type is 'Its type.';
+comment on column runledger.job_queue.organization_id is 'Whose it is; null for nobody''s.';
+comment on column runledger.job_queue.status is 'PENDING: waits. LEASED: a worker has it. SUCCEEDED, DEAD_LETTERED (failed for good), CANCELED: ended.';
+comment on column runledger.job_queue.stage is 'How far it has come, for people: queued, scheduled, running or completed.';
+comment on column runledger.job_queue.priority is 'How urgent it is; higher goes first.';
+comment on column runledger.job_queue.next_run_at is 'When it is or was due.';
+comment on column runledger.job_queue.run_number is 'Its run, from 1: one more after each continuation and requeue.';
+comment on column runledger.job_queue.attempt is 'The newest attempt of the run; 0 before the first claim.';
+comment on column runledger.job_queue.max_attempts is 'How many attempts a run may take.';
+comment on column runledger.job_queue.timeout_seconds is 'How long an attempt may take.';
+comment on column runledger.job_queue.event_seq is 'How many events its ledger has.';
+comment on column runledger.job_queue.lease_token is 'Proof of the lease; null unless leased.';
+comment on column runledger.job_queue.lease_expires_at is 'Until when it is leased. Of a cancelled job: until when its handler may still be at work.';
+comment on column runledger.job_queue.last_heartbeat_at is 'When its worker last gave a sign of life, while it is leased.';
+comment on column runledger.job_queue.started_at is 'When the run was first claimed.';
+comment on column runledger.job_queue.finished_at is 'When it ended.';
+comment on column runledger.job_queue.created_at is 'When it was enqueued; of a workflow step, when the step was released.';
+comment on column runledger.job_queue.progress_done is 'Units done, as the handler reports.';
+comment on column runledger.job_queue.progress_total is 'Units in all, as the handler reports.';
+comment on column runledger.job_queue.workflow_run_id is 'The workflow run of the step that it carries out.';
+comment on column runledger.job_queue.replay_of_job_id is 'The job that it replays.';
+comment on column runledger.job_queue.replay_of_run_number is 'The run of that job.';
+comment on column runledger.job_queue.worker_id is 'Who holds it, while it is leased.';
+comment on column runledger.job_queue.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
+comment on column runledger.job_queue.replay_key is 'The operator''s key: a replay is made once for each.';
+comment on column runledger.job_queue.status_reason is 'Why it stands where it stands: a kind of failure, or what somebody said.';
+comment on column runledger.job_queue.last_error_code is 'Code of its newest failure that is still open.';
+comment on column runledger.job_queue.last_error_message is 'Message of that failure.';
+comment on column runledger.job_queue.payload is 'What was enqueued.';
+comment on column runledger.job_queue.checkpoint is 'Where its next attempt goes on.';
+comment on column runledger.job_queue.output is 'What it gave, if it succeeded.';
+comment on column runledger.job_queue.enqueue_request is 'The request as it was made, to compare with later ones of its key.';
+
+comment on table runledger.job_events is
+  'The ledger: one row for everything that ever happened to a job. Append-only. Events add up to the row of job_queue.';
+comment on column runledger.job_events.job_id is 'The job.';
+comment on column runledger.job_events.seq is 'Its place among the job''s events: 1 to n without gaps.';
+comment on column runledger.job_events.run_number is 'The run that it belongs to.';
+comment on column runledger.job_events.attempt is 'The attempt that it belongs to; null if to none.';
+comment on column runledger.job_events.event_type is 'ENQUEUED, LEASED, HEARTBEAT, PROGRESS, STAGE_CHANGED, SUCCEEDED, FAILED, RETRY_SCHEDULED, DEAD_LETTERED, CANCELED or REQUEUED.';
+comment on column runledger.job_events.stage is 'The stage after it.';
+comment on column runledger.job_events.occurred_at is 'When it was posted, by the database''s clock.';
+comment on column runledger.job_events.posted_xid is 'The transaction that posted it, for readers that follow the ledger.';
+comment on column runledger.job_events.progress_done is 'Units done, where it tells.';
+comment on column runledger.job_events.progress_total is 'Units in all, where it tells.';
+comment on column runledger.job_events.payload is 'What else is known; the fields depend on the type.';
+
+comment on table runledger.job_dead_letters is
+  'Jobs that failed for good and wait for somebody. A requeue takes the row away.';
+comment on column runledger.job_dead_letters.job_id is 'The job.';
+comment on column runledger.job_dead_letters.job_type is 'Its type.';
+comment on column runledger.job_dead_letters.organization_id is 'Whose it is; null for nobody''s.';
+comment on column runledger.job_dead_letters.run_number is 'The run that failed.';
+comment on column runledger.job_dead_letters.attempt is 'The attempt that failed last.';
+comment on column runledger.job_dead_letters.failure_kind is 'How it failed: RETRYABLE, TERMINAL, TIMEOUT, PANICKED or LEASE_EXPIRED.';
+comment on column runledger.job_dead_letters.reason is 'Why no retry followed: FAILURE_KIND_NON_RETRYABLE, ATTEMPTS_EXHAUSTED or LEASE_EXPIRED.';
+comment on column runledger.job_dead_letters.error_code is 'Code of the last failure.';
+comment on column runledger.job_dead_letters.error_message is 'Message of the last failure.';
+comment on column runledger.job_dead_letters.failed_at is 'When it failed for good.';
+comment on column runledger.job_dead_letters.payload_snapshot is 'The payload that it failed with.';
+comment on column runledger.job_dead_letters.checkpoint_snapshot is 'The checkpoint that it failed with.';
+
+comment on table runledger.job_logs is
+  'Lines that handlers logged.';
+comment on column runledger.job_logs.id is 'Place among all lines.';
+comment on column runledger.job_logs.job_id is 'The job.';
+comment on column runledger.job_logs.run_number is 'The run that wrote it.';
+comment on column runledger.job_logs.attempt is 'The attempt that wrote it.';
+comment on column runledger.job_logs.level is 'debug, info, warn or error.';
+comment on column runledger.job_logs.message is 'What it says.';
+comment on column runledger.job_logs.payload is 'More, for programs.';
+comment on column runledger.job_logs.occurred_at is 'When it was stored.';
+
+comment on table runledger.job_runtime_configs is
+  'One JSON object for each job type that operators may change while workers run.';
+comment on column runledger.job_runtime_configs.job_type is 'The type.';
+comment on column runledger.job_runtime_configs.schema_version is 'Version of the object''s shape, for the code that reads it.';
+comment on column runledger.job_runtime_configs.config is 'The object.';
+comment on column runledger.job_runtime_configs.updated_by_user_id is 'Who stored it; opaque to the library.';
+comment on column runledger.job_runtime_configs.created_at is 'When it was first stored.';
+comment on column runledger.job_runtime_configs.updated_at is 'When it was last stored.';
+
+comment on table runledger.job_schedules is
+  'What is enqueued again and again.';
+comment on column runledger.job_schedules.id is 'The schedule.';
+comment on column runledger.job_schedules.name is 'What it is called; unique across organizations.';
+comment on column runledger.job_schedules.job_type is 'The type of its jobs.';
+comment on column runledger.job_schedules.organization_id is 'Whose its jobs are; null for nobody''s.';
+comment on column runledger.job_schedules.payload_template is 'The payload of its jobs, to which _schedule is added.';
+comment on column runledger.job_schedules.cron_expression is 'When it fires.';
+comment on column runledger.job_schedules.timezone is 'The IANA zone of the expression.';
+comment on column runledger.job_schedules.is_active is 'Whether it fires.';
+comment on column runledger.job_schedules.needs_enabled is 'True while it is active, else null: refers to an enabled definition.';
+comment on column runledger.job_schedules.next_fire_at is 'The cursor: when it fires next, jitter included. Null: never again.';
+comment on column runledger.job_schedules.last_fired_at is 'When it fired last.';
+comment on column runledger.job_schedules.max_jitter_seconds is 'Up to how many seconds later it fires than its expression says.';
+comment on column runledger.job_schedules.created_at is 'When it was first stored.';
+comment on column runledger.job_schedules.updated_at is 'When it was last changed; firing is no change.';
+
+comment on table runledger.workflow_runs is
+  'Workflow runs as they stand: one row each, which whoever changes the run locks first.';
+comment on column runledger.workflow_runs.id is 'The run: a UUIDv7.';
+comment on column runledger.workflow_runs.workflow_type is 'Which kind of workflow.';
+comment on column runledger.workflow_runs.organization_id is 'Whose it is; null for nobody''s.';
+comment on column runledger.workflow_runs.status is 'RUNNING, WAITING_FOR_EXTERNAL (only gates are open), SUCCEEDED, COMPLETED_WITH_ERRORS or CANCELED.';
+comment on column runledger.workflow_runs.step_count is 'How many steps it has.';
+comment on column runledger.workflow_runs.open_count is 'How many are blocked, queued or running.';
+comment on column runledger.workflow_runs.waiting_count is 'How many gates are open.';
+comment on column runledger.workflow_runs.unsuccessful_count is 'How many steps failed or were cancelled.';
+comment on column runledger.workflow_runs.created_at is 'When it was enqueued.';
+comment on column runledger.workflow_runs.finished_at is 'When it ended.';
+comment on column runledger.workflow_runs.recovery_of_run_id is 'The run that it recovers.';
+comment on column runledger.workflow_runs.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
+comment on column runledger.workflow_runs.active_key is 'At most one live run of an organization has it.';
+comment on column runledger.workflow_runs.recovery_key is 'The operator''s key: a recovery is made once for each.';
+comment on column runledger.workflow_runs.recovery_mode is 'REPLAY (from the start) or RESUME (from the steps that failed).';
+comment on column runledger.workflow_runs.status_reason is 'Why it was cancelled.';
+comment on column runledger.workflow_runs.enqueue_request is 'The canonical request: metadata, result step, steps and edges.';
+
+comment on table runledger.workflow_steps is
+  'Steps of workflow runs: one row each. What a job step does meanwhile is in job_queue, under the same id.';
+comment on column runledger.workflow_steps.id is 'The step, and the job that carries it out.';
+comment on column runledger.workflow_steps.run_id is 'The run.';
+comment on column runledger.workflow_steps.step_key is 'Its name within the run.';
+comment on column runledger.workflow_steps.position is 'Its place in an order in which the steps can run, from 1.';
+comment on column runledger.workflow_steps.execution_kind is 'JOB, or EXTERNAL for a gate.';
+comment on column runledger.workflow_steps.status is 'BLOCKED, WAITING_FOR_EXTERNAL, ENQUEUED (from release to end, also while it runs), SUCCEEDED, FAILED or CANCELED.';
+comment on column runledger.workflow_steps.organization_id is 'Whose it is; null for nobody''s.';
+comment on column runledger.workflow_steps.priority is 'Priority of its job.';
+comment on column runledger.workflow_steps.max_attempts is 'Attempts of its job.';
+comment on column runledger.workflow_steps.timeout_seconds is 'Timeout of an attempt of its job.';
+comment on column runledger.workflow_steps.dependency_count is 'How many prerequisites it has.';
+comment on column runledger.workflow_steps.pending_count is 'How many of them have not ended.';
+comment on column runledger.workflow_steps.unsatisfied_count is 'How many of them should have succeeded and did not.';
+comment on column runledger.workflow_steps.allows_continuation is 'Whether its handler may go on in a new run.';
+comment on column runledger.workflow_steps.released_at is 'When it was queued or opened.';
+comment on column runledger.workflow_steps.finished_at is 'When it ended.';
+comment on column runledger.workflow_steps.gate_expires_at is 'When an open gate gets its default outcome.';
+comment on column runledger.workflow_steps.gate_timeout_ms is 'How long the gate stays open, in milliseconds.';
+comment on column runledger.workflow_steps.job_type is 'Type of its job; null for a gate.';
+comment on column runledger.workflow_steps.stage is 'Stage that its job begins with.';
+comment on column runledger.workflow_steps.gate_outcome is 'The default outcome of the gate.';
+comment on column runledger.workflow_steps.status_reason is 'Why it stands where it stands.';
+comment on column runledger.workflow_steps.last_error_code is 'Code of its failure.';
+comment on column runledger.workflow_steps.last_error_message is 'Message of its failure.';
+comment on column runledger.workflow_steps.payload is 'What it was given.';
+comment on column runledger.workflow_steps.gate_output is 'What the gate gives by default.';
+comment on column runledger.workflow_steps.output is 'What a gate was completed with, or what a recovered run took over. The output of a job step is with its job.';
+
+comment on table runledger.workflow_step_dependencies is
+  'Edges of workflow runs.';
+comment on column runledger.workflow_step_dependencies.prerequisite_step_id is 'The step that has to end first.';
+comment on column runledger.workflow_step_dependencies.dependent_step_id is 'The step that waits.';
+comment on column runledger.workflow_step_dependencies.release_mode is 'ON_SUCCESS: it has to succeed. ON_TERMINAL: it has to end.';
+
+comment on table runledger.workflow_run_mutations is
+  'What was done to a run after it was enqueued.';
+comment on column runledger.workflow_run_mutations.run_id is 'The run.';
+comment on column runledger.workflow_run_mutations.mutation_key is 'The key under which it was done, once.';
+comment on column runledger.workflow_run_mutations.mutation_kind is 'APPEND_STEPS.';
+comment on column runledger.workflow_run_mutations.occurred_at is 'When.';
+comment on column runledger.workflow_run_mutations.metadata is 'What the caller kept with it.';
+comment on column runledger.workflow_run_mutations.request is 'What was asked for, in canonical form.';
+
+comment on view runledger.job_attempts is
+  'Attempts of jobs, read from the ledger. Ask for one job_id: without it the whole ledger is read.';
+comment on column runledger.job_attempts.job_id is 'The job.';
+comment on column runledger.job_attempts.seq is 'The event that began it.';
+comment on column runledger.job_attempts.run_number is 'The run that it belongs to.';
+comment on column runledger.job_attempts.attempt is 'Its number within the run, from 1.';
+comment on column runledger.job_attempts.worker_id is 'Who made it.';
+comment on column runledger.job_attempts.leased_at is 'When it began.';
+comment on column runledger.job_attempts.finished_at is 'When it ended.';
+comment on column runledger.job_attempts.closed_by is 'The event that ended it: SUCCEEDED, FAILED, CANCELED or REQUEUED.';
+comment on column runledger.job_attempts.outcome is 'The kind of failure.';
+comment on column runledger.job_attempts.error_code is 'Code of the failure.';
+comment on column runledger.job_attempts.error_message is 'Message of the failure.';
+comment on column runledger.job_attempts.retry_delay_ms is 'Delay of the retry policy, if a retry follows.';
+comment on column runledger.job_attempts.next_run_at is 'When the retry was due.';
+
+comment on view runledger.workflow_step_runs is
+  'Steps of workflow runs, with what their jobs do. Ask for one run_id, or for few: without it all steps are read.';
+comment on column runledger.workflow_step_runs.run_id is 'The run.';
+comment on column runledger.workflow_step_runs.workflow is 'Its type.';
+comment on column runledger.workflow_step_runs.step is 'The step''s name.';
+comment on column runledger.workflow_step_runs.position is 'Its place in the run, from 1.';
+comment on column runledger.workflow_step_runs.step_count is 'How many steps the run has.';
+comment on column runledger.workflow_step_runs.status is 'Where the step stands, RUNNING included.';
+comment on column runledger.workflow_step_runs.posted_at is 'When it got there.';
+comment on column runledger.workflow_step_runs.duration is 'How long it took, from the first claim or the opening of the gate.';
+comment on column runledger.workflow_step_runs.attempt is 'The newest attempt of its job.';
+comment on column runledger.workflow_step_runs.error_code is 'Code of its failure.';
+comment on column runledger.workflow_step_runs.reason is 'Why it stands where it stands.';
+comment on column runledger.workflow_step_runs.organization_id is 'Whose run it is; null for nobody''s.';
+comment on column runledger.workflow_step_runs.run_status is 'Where the run stands.';
+comment on column runledger.workflow_step_runs.step_id is 'The step, and its job.';
+
+comment on view runledger.jobs is
+  'Jobs in words. For the newest: order by job_id desc limit 20. Filters that no index serves read the whole table; listJobs() of the library does not.';
+comment on column runledger.jobs.job_id is 'The job.';
+comment on column runledger.jobs.job_type is 'Its type.';
+comment on column runledger.jobs.status is 'Where it stands, as stored.';
+comment on column runledger.jobs.state is 'Where it stands, in words.';
+comment on column runledger.jobs.why is 'Why it waits, who has it, how it failed.';
+comment on column runledger.jobs.organization_id is 'Whose it is; null for nobody''s.';
+comment on column runledger.jobs.priority is 'How urgent it is; higher goes first.';
+comment on column runledger.jobs.run_number is 'Its run, from 1.';
+comment on column runledger.jobs.attempt is 'The newest attempt of the run; 0 before the first claim.';
+comment on column runledger.jobs.max_attempts is 'How many attempts a run may take.';
+comment on column runledger.jobs.created_at is 'When it was enqueued.';
+comment on column runledger.jobs.next_run_at is 'When it is or was due.';
+comment on column runledger.jobs.started_at is 'When the run was first claimed.';
+comment on column runledger.jobs.finished_at is 'When it ended.';
+comment on column runledger.jobs.worker_id is 'Who holds it.';
+comment on column runledger.jobs.lease_expires_at is 'Until when it is held; of a cancelled job, until when its handler may be at work.';
+comment on column runledger.jobs.progress_done is 'Units done.';
+comment on column runledger.jobs.progress_total is 'Units in all.';
+comment on column runledger.jobs.last_error_code is 'Code of its newest failure that is still open.';
+comment on column runledger.jobs.last_error_message is 'Message of that failure.';
+comment on column runledger.jobs.workflow_run_id is 'The workflow run that it belongs to.';
+comment on column runledger.jobs.replay_of_job_id is 'The job that it replays.';
+comment on column runledger.jobs.idempotency_key is 'The producer''s key.';
+comment on column runledger.jobs.payload is 'What was enqueued.';
+comment on column runledger.jobs.checkpoint is 'Where its next attempt goes on.';
+comment on column runledger.jobs.output is 'What it gave.';
+
+comment on view runledger.job_metrics_rollup is
+  'How job types are doing, told by the newest 2000 jobs that ended within a day, and by what waits. Cheap at any size of the tables.';
+comment on column runledger.job_metrics_rollup.job_type is 'The type.';
+comment on column runledger.job_metrics_rollup.due is 'Jobs that are due and wait for a worker; at least so many unless is_depth_complete.';
+comment on column runledger.job_metrics_rollup.scheduled is 'Jobs that wait for their time, retries included; at least so many unless is_depth_complete.';
+comment on column runledger.job_metrics_rollup.leased is 'Jobs that are leased.';
+comment on column runledger.job_metrics_rollup.leases_run_out is 'Of these, jobs whose lease has run out.';
+comment on column runledger.job_metrics_rollup.is_depth_complete is 'Whether all that wait were counted.';
+comment on column runledger.job_metrics_rollup.oldest_due_ms is 'How long the job that is due longest has waited.';
+comment on column runledger.job_metrics_rollup.oldest_lease_ms is 'How long ago the run of a leased job began, at most.';
+comment on column runledger.job_metrics_rollup.sampled_since is 'The jobs that the rest is told of ended at this time or later.';
+comment on column runledger.job_metrics_rollup.is_sample_complete is 'Whether these are all of the last day.';
+comment on column runledger.job_metrics_rollup.succeeded is 'Jobs that succeeded.';
+comment on column runledger.job_metrics_rollup.dead_lettered is 'Jobs that failed for good.';
+comment on column runledger.job_metrics_rollup.canceled is 'Jobs that were cancelled.';
+comment on column runledger.job_metrics_rollup.ended_per_minute is 'How many jobs ended in a minute, since sampled_since.';
+comment on column runledger.job_metrics_rollup.attempts is 'Claims of these jobs.';
+comment on column runledger.job_metrics_rollup.retries is 'Failed attempts that were followed by another one.';
+comment on column runledger.job_metrics_rollup.timeouts is 'Attempts that took too long.';
+comment on column runledger.job_metrics_rollup.lease_expiries is 'Attempts whose worker died or hung.';
+comment on column runledger.job_metrics_rollup.panics is 'Attempts that failed in a way that no retry mends.';
+comment on column runledger.job_metrics_rollup.continuations is 'Slices after which a handler went on in a new run.';
+comment on column runledger.job_metrics_rollup.wait_ms_p50 is 'From being due to being claimed: half took no longer, in milliseconds.';
+comment on column runledger.job_metrics_rollup.wait_ms_p95 is 'From being due to being claimed: 95 of 100 took no longer, in milliseconds.';
+comment on column runledger.job_metrics_rollup.wait_ms_p99 is 'From being due to being claimed: 99 of 100 took no longer, in milliseconds.';
+comment on column runledger.job_metrics_rollup.run_ms_p50 is 'From a claim to the end of its attempt: half took no longer, in milliseconds.';
+comment on column runledger.job_metrics_rollup.run_ms_p95 is 'From a claim to the end of its attempt: 95 of 100 took no longer, in milliseconds.';
+comment on column runledger.job_metrics_rollup.run_ms_p99 is 'From a claim to the end of its attempt: 99 of 100 took no longer, in milliseconds.';
+
+comment on function runledger.new_id is 'A UUIDv7.';
+comment on function runledger.refuse_job_transition is 'Trigger: refuses changes of a job''s status that the state machine does not have.';
+comment on function runledger.refuse_ledger_change is 'Trigger: the ledger is append-only.';
+comment on function runledger.enqueue_jobs is 'Enqueues jobs, all or none. Called by enqueueJobs().';
+comment on function runledger.claim_jobs is 'Claims due jobs. Called by claimJobs().';
+comment on function runledger.settle_jobs is 'Ends attempts. Called by settleJobs() and reapExpiredLeases().';
+comment on function runledger.delete_finished_jobs is 'Retention: the only way out for jobs and their ledger. Called by deleteFinishedJobs().';
+comment on function runledger.delete_finished_workflow_runs is 'Retention: the only way out for workflow runs. Called by deleteFinishedWorkflowRuns().';
+comment on function runledger.enqueue_workflow_runs is 'Enqueues workflow runs, all or none. Called by enqueueWorkflowRuns().';
+comment on function runledger.place_workflow_steps is 'Inserts the steps and edges of runs and releases those that wait for nothing. Part of other functions.';
+comment on function runledger.release_workflow_dependents is 'Counts the edges of steps that ended and releases or cancels what waited for them. Part of other functions.';
+comment on function runledger.finish_workflow_steps is 'Ends steps whose jobs ended. Part of whatever ends jobs.';
+comment on function runledger.cancel_locked_jobs is 'Cancels jobs that the caller has locked. Part of cancelJob() and cancelWorkflowRun().';
+comment on function runledger.complete_external_step is 'Completes a gate. Called by completeExternalStep().';
+comment on function runledger.expire_workflow_gates is 'Gives gates whose time is over their default outcome. Called by expireWorkflowGates().';
+comment on function runledger.cancel_workflow_run is 'Cancels a run with its steps and jobs. Called by cancelWorkflowRun().';
+comment on function runledger.append_workflow_steps is 'Appends steps while a gate is open. Called by appendWorkflowSteps().';
+comment on function runledger.recover_workflow_run is 'Replays or resumes a run as a new one. Called by recoverWorkflowRun().';
+comment on function runledger.set_job_definitions_enabled is 'Switches job types on or off. Called by setJobDefinitionEnabled().';
+comment on function runledger.job_metrics is 'How job types are doing. Called by readJobMetrics(); runledger.job_metrics_rollup shows it for everything.';
 `,
   },
 ];

@@ -99,6 +99,10 @@ export { listJobAttempts } from "./job_attempts.ts";
 export type { JobAttempt, ListJobAttemptsOptions } from "./job_attempts.ts";
 export { countDeadLetters, listDeadLetters } from "./dead_letters.ts";
 export type { DeadLetter, DeadLetterFilter, ListDeadLettersOptions } from "./dead_letters.ts";
+export { getJobLineage, getWorkflowRunLineage } from "./lineage.ts";
+export type { JobDescent, WorkflowRunDescent } from "./lineage.ts";
+export { readJobMetrics } from "./job_metrics.ts";
+export type { JobMetrics, JobMetricsOptions, Percentiles } from "./job_metrics.ts";
 export type { Scope } from "./scope.ts";
 
 // Workflows

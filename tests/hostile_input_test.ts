@@ -513,22 +513,24 @@ const ATTACKS: readonly Attack[] = [
   },
 
   // Reads
-  ...["getJob", "listJobEvents", "listJobAttempts", "listJobLogs", "cancelJob"].flatMap((name): Attack[] => {
-    const read = runledger[name as "getJob"];
-    return [
-      { field: `${name} jobId`, values: IDS, call: (value, { sql }) => read(sql, value, ALL) },
-      {
-        field: `${name} scope`,
-        values: [...TEXTS, undefined, ...IDS.map((organizationId) => ({ organizationId }))],
-        call: (value, { sql, jobId }) => read(sql, name === "cancelJob" ? newId() : jobId, { scope: value }),
-      },
-      {
-        field: `${name} options`,
-        values: [undefined, null, 1, "all"],
-        call: (value, { sql }) => read(sql, newId(), value),
-      },
-    ];
-  }),
+  ...["getJob", "listJobEvents", "listJobAttempts", "listJobLogs", "getJobLineage", "cancelJob"].flatMap(
+    (name): Attack[] => {
+      const read = runledger[name as "getJob"];
+      return [
+        { field: `${name} jobId`, values: IDS, call: (value, { sql }) => read(sql, value, ALL) },
+        {
+          field: `${name} scope`,
+          values: [...TEXTS, undefined, ...IDS.map((organizationId) => ({ organizationId }))],
+          call: (value, { sql, jobId }) => read(sql, name === "cancelJob" ? newId() : jobId, { scope: value }),
+        },
+        {
+          field: `${name} options`,
+          values: [undefined, null, 1, "all"],
+          call: (value, { sql }) => read(sql, newId(), value),
+        },
+      ];
+    },
+  ),
   ...LISTS.flatMap(({ name, read, filters }): Attack[] => [
     { field: `${name} limit`, values: HOSTILE_NUMBERS, call: (value, target) => read(target, { limit: value }) },
     {
@@ -542,6 +544,11 @@ const ATTACKS: readonly Attack[] = [
       call: (value, target) => read(target, { [field]: value }),
     })),
   ]),
+  ...["jobType", "windowSeconds", "sampleSize"].map((field): Attack => ({
+    field: `readJobMetrics ${field}`,
+    values: field === "jobType" ? TEXTS : HOSTILE_NUMBERS,
+    call: (value, { sql }) => runledger.readJobMetrics(sql, { ...ALL, [field]: value }),
+  })),
   {
     field: "nextScheduleFires count",
     values: HOSTILE_NUMBERS,

@@ -342,6 +342,18 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ["owner", "operator"],
     call: (db) => runledger.countJobs(db, ALL),
   },
+  getJobLineage: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.getJobLineage(db, await jobOf(admin, "SUCCEEDED"), ALL),
+  },
+  getWorkflowRunLineage: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.getWorkflowRunLineage(db, await runOf(admin), ALL),
+  },
+  readJobMetrics: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.readJobMetrics(db, ALL),
+  },
   nextScheduleFires: {
     may: ROLES,
     call: async (_db, admin) => runledger.nextScheduleFires(await runledger.upsertJobSchedule(admin, schedule()), 2),

@@ -22,6 +22,7 @@ const ON_JOBS: Readonly<Record<string, ScopedCall>> = {
   listJobEvents: (db, id, scope) => runledger.listJobEvents(db, id, { scope }),
   listJobAttempts: (db, id, scope) => runledger.listJobAttempts(db, id, { scope }),
   listJobLogs: (db, id, scope) => runledger.listJobLogs(db, id, { scope }),
+  getJobLineage: (db, id, scope) => runledger.getJobLineage(db, id, { scope }),
   cancelJob: (db, id, scope) => runledger.cancelJob(db, id, { scope, reason: "because" }),
   requeueJob: (db, id, scope) =>
     runledger.requeueJob(db, id, { scope, expectedStatus: "DEAD_LETTERED", expectedRunNumber: 1 }),
@@ -34,6 +35,7 @@ const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
   listWorkflowSteps: (db, id, scope) => runledger.listWorkflowSteps(db, id, { scope }),
   listWorkflowStepDependencies: (db, id, scope) => runledger.listWorkflowStepDependencies(db, id, { scope }),
   listWorkflowRunMutations: (db, id, scope) => runledger.listWorkflowRunMutations(db, id, { scope }),
+  getWorkflowRunLineage: (db, id, scope) => runledger.getWorkflowRunLineage(db, id, { scope }),
   getWorkflowResult: (db, id, scope) => runledger.getWorkflowResult(db, id, { scope }),
   completeExternalStep: (db, id, scope) =>
     runledger.completeExternalStep(db, id, "gate", { scope, completion: { status: "SUCCEEDED", output: 1 } }),
@@ -78,6 +80,25 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
       ids.push(...items.map(({ jobId }) => jobId));
     }
     assert.equal((await runledger.countJobs(db, { scope })).count, ids.length);
+    return ids;
+  },
+  // Its numbers are those of the lists.
+  readJobMetrics: async (db, scope) => {
+    const metrics = await runledger.readJobMetrics(db, { scope });
+    const ids: string[] = [];
+    for (
+      const [status, count] of [
+        ["PENDING", metrics.reduce((sum, { due, scheduled }) => sum + due + scheduled, 0)],
+        ["LEASED", metrics.reduce((sum, { leased }) => sum + leased, 0)],
+        ["SUCCEEDED", metrics.reduce((sum, { succeeded }) => sum + succeeded, 0)],
+        ["DEAD_LETTERED", metrics.reduce((sum, { deadLettered }) => sum + deadLettered, 0)],
+        ["CANCELED", metrics.reduce((sum, { canceled }) => sum + canceled, 0)],
+      ] as const
+    ) {
+      const { items } = await runledger.listJobs(db, { scope, status, limit: 1000 });
+      assert.equal(count, items.length, status);
+      ids.push(...items.map(({ jobId }) => jobId));
+    }
     return ids;
   },
   listWorkflowRuns: async (db, scope) =>
