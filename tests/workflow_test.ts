@@ -391,6 +391,9 @@ Deno.test("cancelling a run ends its steps and jobs and releases nothing", async
     ),
     { code: "workflow.run_not_found" },
   );
+  const ended = await enqueueWorkflowRun(sql, run([job("a")]));
+  await drain(sql);
+  assert.deepEqual(await cancelWorkflowRun(sql, ended.runId, ALL), { isApplied: false, status: "SUCCEEDED" });
 });
 
 Deno.test("cancelling the job of a step takes the step with it and moves the run on", async () => {

@@ -208,10 +208,12 @@ async function runParts<Called extends Named, Result>(
       if (actor.isBlocked) actor.blockedSteps++;
     }
     // Whoever waited for a transaction that is over now must go on, or wait for another one.
+    const blocked = actors.filter(({ isBlocked }) => isBlocked);
+    // All wait for each other: the server ends one of them.
+    if (ready.length === 0) await Promise.race(blocked.map(({ changed }) => changed));
     for (const actor of actors) {
       if (actor.isBlocked) {
-        if (ready.length === 0) await actor.changed; // all wait for each other: the server ends one of them
-        else await settle(admin, actor, actors);
+        await settle(admin, actor, actors);
         if (!actor.isBlocked) trace.push(`${actor.name} goes on`);
       }
       if (actor.status === "ended" && actor.endedAt < 0) actor.endedAt = now;

@@ -168,7 +168,8 @@ export const WORKFLOW_CASES: readonly WorkflowCase[] = [
     name: "reap",
     states: ["overdue"],
     skipped: () => [],
-    call: (db) => reapExpiredLeases(db),
+    // It promises no order.
+    call: async (db) => (await reapExpiredLeases(db)).map(({ jobId, status }) => `${jobId} ${status}`).sort(),
   },
   recover("recover by resuming", "r", "RESUME", ["ended", "canceled", "recovered", "last end"]),
   recover("recover by replaying", "r", "REPLAY", ["ended", "recovered"]),

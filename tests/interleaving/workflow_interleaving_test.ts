@@ -123,7 +123,7 @@ async function openWorkflowTester(sessionCount: number): Promise<WorkflowTester>
   };
   /** The answers in the order of the parts, and what is stored. */
   const endOf = (fixture: WorkflowFixture, answers: readonly OperationResult[], stored: string): string =>
-    [...answers.map((answer) => withNames(JSON.stringify(answer), fixture)), stored].join("\n");
+    [...answers.map((answer) => withNames(JSON.stringify(answer, withoutRelease), fixture)), stored].join("\n");
 
   /** Runs parts one after the other; those that are left out answer that they had nothing to do. */
   const serialEnd = async (
@@ -196,6 +196,11 @@ async function openWorkflowTester(sessionCount: number): Promise<WorkflowTester>
     figures: () => `${orders} orders, ${blockedSteps} blocked steps, ${checked.size} stored states`,
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
+}
+
+/** What was released is stored, too, and listed in no order. */
+function withoutRelease(key: string, value: unknown): unknown {
+  return key === "release" ? undefined : value;
 }
 
 /** Whether an operation skips what others hold, and was not alone. */

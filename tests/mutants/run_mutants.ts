@@ -17,10 +17,14 @@ import { fileURLToPath } from "node:url";
 import { openTestServer } from "../../test_support/mod.ts";
 import { MUTANTS } from "./mutants.ts";
 import type { Edit, Mutant, Suite } from "./mutants.ts";
+import { WORKFLOW_MUTANTS } from "./workflow_mutants.ts";
+import type { WorkflowMutant, WorkflowSuite } from "./workflow_mutants.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const FOLDERS = ["core", "postgres", "runtime", "migrations", "scripts", "test_support", "tests", "examples"];
 const FILES = ["deno.json", "deno.lock", "mod.ts"];
+/** What the migrations are embedded into. */
+const MIGRATIONS = "postgres/_migrations.ts";
 const LANES = 2;
 
 /** A copy of the checkout and a server of its own. */
@@ -29,6 +33,9 @@ interface Lane extends AsyncDisposable {
   readonly databaseUrl: string;
 }
 
+type AnyMutant = Mutant | WorkflowMutant;
+type AnySuite = Suite | WorkflowSuite;
+
 interface Verdict {
   readonly mutant: string;
   readonly isCaught: boolean;
@@ -36,21 +43,26 @@ interface Verdict {
   readonly seconds: number;
 }
 
+/** What shows that it was a test that failed, and not the attempt to run any. */
+const TEST_FAILED = /FAILED \| \d+ passed [^]*\| [1-9]\d* failed/;
+
 /** What shows that a mutant is no SQL rather than wrong SQL: every test would find it, and none would be tried. */
 const NO_SQL = /syntax error|does not exist|could not determine data type|is ambiguous|schema\.outdated|SyntaxError/;
 
-const NO_NARROWING: Suite = "interleaving ";
+/** What is tried on a mutant that its own suite does not find. */
+const JOB_SUITES: readonly Suite[] = ["model", "clock", "interleaving "];
+const WORKFLOW_SUITES: readonly WorkflowSuite[] = ["workflow", "workflow interleaving "];
 
 if (import.meta.main) Deno.exitCode = await runMutants(Deno.args);
 
 async function runMutants(words: readonly string[]): Promise<number> {
-  const chosen = MUTANTS.filter(({ name }) => words.every((word) => name.includes(word)));
+  const chosen = [...MUTANTS, ...WORKFLOW_MUTANTS].filter(({ name }) => words.every((word) => name.includes(word)));
   const queue = [...chosen];
   const verdicts: Verdict[] = [];
   const started = performance.now();
   await Promise.all(Array.from({ length: LANES }, async (_, number) => {
     await using lane = await openLane(number);
-    if (number === 0) await assertUnbrokenPasses(lane);
+    if (number === 0) await assertUnbrokenPasses(lane, chosen);
     for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
       const verdict = await tryMutant(lane, mutant);
       verdicts.push(verdict);
@@ -90,31 +102,37 @@ async function openLane(number: number): Promise<Lane> {
 }
 
 /** A test that fails anyway would catch everything. */
-async function assertUnbrokenPasses(lane: Lane): Promise<void> {
-  for (const suite of ["model", "clock", "interleaving ^succeed$"] as const) {
+async function assertUnbrokenPasses(lane: Lane, chosen: readonly AnyMutant[]): Promise<void> {
+  const isForWorkflows = chosen.some(({ suite }) => suite.startsWith("workflow"));
+  const isForJobs = chosen.some(({ suite }) => !suite.startsWith("workflow"));
+  const suites: readonly AnySuite[] = [
+    ...(isForJobs ? ["model", "clock", "interleaving ^succeed$"] as const : []),
+    ...(isForWorkflows ? ["workflow", "workflow interleaving ^append$"] as const : []),
+  ];
+  for (const suite of suites) {
     const { code, output } = await runSuite(lane, suite);
     if (code !== 0) throw new Error(`the tests fail without any mutant: ${suite}\n${output}`);
   }
 }
 
-async function tryMutant(lane: Lane, mutant: Mutant): Promise<Verdict> {
+async function tryMutant(lane: Lane, mutant: AnyMutant): Promise<Verdict> {
   const started = performance.now();
   const files = new Set(mutant.edits.map(({ file }) => file));
+  // Not from the checkout afterwards: somebody may be at work there.
+  const unbroken = new Map<string, string>();
+  for (const file of [...files, MIGRATIONS]) unbroken.set(file, await readFile(join(lane.folder, file), "utf8"));
   try {
     await applyEdits(lane, mutant);
     if ([...files].some((file) => file.startsWith("migrations/"))) {
       const { code, output } = await runDeno(lane, ["run", "--allow-all", "scripts/embed_migrations.ts"]);
       if (code !== 0) throw new Error(output);
-      files.add("postgres/_migrations.ts");
     }
-    const suites = [
-      mutant.suite,
-      ...(["model", "clock", NO_NARROWING] as const).filter((name) => name !== mutant.suite),
-    ];
+    const others = mutant.suite.startsWith("workflow") ? WORKFLOW_SUITES : JOB_SUITES;
+    const suites = [mutant.suite, ...others.filter((name) => name !== mutant.suite)];
     for (const suite of suites) {
       const { code, output } = await runSuite(lane, suite);
       if (code === 0) continue;
-      const noSql = NO_SQL.exec(output)?.[0];
+      const noSql = TEST_FAILED.test(output) ? NO_SQL.exec(output)?.[0] : "no test ran";
       const seconds = (performance.now() - started) / 1000;
       if (noSql !== undefined) {
         return { mutant: mutant.name, isCaught: false, by: `is broken itself: ${noSql}\n${output}`, seconds };
@@ -126,11 +144,11 @@ async function tryMutant(lane: Lane, mutant: Mutant): Promise<Verdict> {
     const by = error instanceof Error ? error.message : String(error);
     return { mutant: mutant.name, isCaught: false, by, seconds: (performance.now() - started) / 1000 };
   } finally {
-    for (const file of files) await cp(join(ROOT, file), join(lane.folder, file));
+    for (const [file, text] of unbroken) await writeFile(join(lane.folder, file), text);
   }
 }
 
-async function applyEdits(lane: Lane, mutant: Mutant): Promise<void> {
+async function applyEdits(lane: Lane, mutant: AnyMutant): Promise<void> {
   for (const edit of mutant.edits) {
     const path = join(lane.folder, edit.file);
     await writeFile(path, applyEdit(await readFile(path, "utf8"), edit));
@@ -149,18 +167,23 @@ export function applyEdit(text: string, edit: Edit): string {
   return text.slice(0, start) + rest.replace(pattern, () => edit.to);
 }
 
-function runSuite(lane: Lane, suite: Suite): Promise<{ readonly code: number; readonly output: string }> {
-  const path = suite === "model"
-    ? "tests/model_test.ts"
-    : `tests/interleaving/${suite === "clock" ? "lease_clock" : "interleaving"}_test.ts`;
+function runSuite(lane: Lane, suite: AnySuite): Promise<{ readonly code: number; readonly output: string }> {
+  const path = pathOf(suite);
   const env = {
     RUNLEDGER_MODEL_RUNS: "300",
     RUNLEDGER_MODEL_SEED: "1",
     RUNLEDGER_MODEL_SHRINK: "0",
-    RUNLEDGER_INTERLEAVING_ONLY: suite.replace(/^interleaving /, ""),
+    RUNLEDGER_INTERLEAVING_ONLY: suite.replace(/^(workflow )?interleaving /, ""),
     RUNLEDGER_INTERLEAVING_TRIPLES: "0",
   };
   return runDeno(lane, ["test", "--allow-all", "--no-check", "--fail-fast", path], env);
+}
+
+function pathOf(suite: AnySuite): string {
+  if (suite === "model") return "tests/model_test.ts";
+  if (suite === "clock") return "tests/interleaving/lease_clock_test.ts";
+  if (suite === "workflow") return "tests/workflow_test.ts";
+  return `tests/interleaving/${suite.startsWith("workflow") ? "workflow_" : ""}interleaving_test.ts`;
 }
 
 function runDeno(
