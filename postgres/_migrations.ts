@@ -2527,7 +2527,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
 as $fn$
@@ -2541,50 +2540,59 @@ begin
     for update;
   end if;
 
-  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was there
-  -- before, and a lease that ran out meanwhile would pass.
-  perform
-  from runledger.job_queue as queue
-  where queue.id = any (job_ids)
-  order by queue.id
-  for update;
-
+  -- Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
+  -- again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
   return query
-  with fenced as materialized (
+  with input as materialized (
     select
-      outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
-      case outcome.kind
+      outcome.place::integer as place, outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token,
+      outcome.workflow_run_id, outcome.kind, outcome.more
+    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+  ),
+  locked as materialized (
+    select
+      queue.ctid, queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
+      queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
+    from runledger.job_queue as queue
+    where queue.id = any (job_ids)
+    order by queue.id
+    for update
+  ),
+  fenced as materialized (
+    select
+      input.place, input.job_id, input.run_number, input.attempt, input.kind, input.more, locked.ctid,
+      case input.kind
         when 'succeeded' then 'SUCCEEDED'
         when 'canceled' then 'CANCELED'
         when 'failed' then
           case
-            when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
+            when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
               'DEAD_LETTERED'
             else 'PENDING'
           end
         else 'PENDING'
       end as next_status,
       case
-        when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
-          > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
+        when coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
+          > coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total)
           then 'job.invalid_progress'
-        when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
+        when input.kind = 'continued' and locked.workflow_run_id is not null and not exists (
           select
           from runledger.workflow_steps as step
-          where step.id = queue.id
+          where step.id = locked.id
             and step.allows_continuation
         )
           then 'job.workflow_handler_continuation_not_enabled'
       end as refusal
-    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
-      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-    join runledger.job_queue as queue on queue.id = outcome.job_id
-    -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
-    where queue.lease_token = outcome.lease_token
-      and queue.run_number = outcome.run_number
-      and queue.attempt = outcome.attempt
-      and queue.workflow_run_id is not distinct from outcome.workflow_run_id
-      and (queue.lease_expires_at <= clock_timestamp()) = reaps
+    from input
+    join locked on locked.id = input.job_id
+    where locked.status = 'LEASED'
+      and locked.run_number = input.run_number
+      and locked.attempt = input.attempt
+      and locked.lease_token = input.lease_token
+      and locked.workflow_run_id is not distinct from input.workflow_run_id
+      and (locked.lease_expires_at <= clock_timestamp()) = reaps
   ),
   settled as (
     update runledger.job_queue as queue
@@ -2738,16 +2746,13 @@ revoke all on function runledger.settle_jobs(
 -- rewrites: nothing
 -- breaking: no
 --
--- Each index on job_queue is paid for by what moves jobs, so there are two, and neither is for jobs of no organization
--- that go well: bench/README.md has what they cost.
+-- Each index on job_queue is paid for by what moves jobs, so there is one more, and jobs that go well are not in it. One
+-- by organization would let tenants see their own jobs at once, but it costs a sixth of claim and settlement and a tenth
+-- of enqueue of their jobs (bench/README.md): reads look through the newest jobs instead.
 
 -- What has failed for good or was called off, newest first.
 create index job_queue_failed_index on runledger.job_queue (id)
 where status in ('DEAD_LETTERED', 'CANCELED');
-
--- An organization's jobs, newest first.
-create index job_queue_organization_index on runledger.job_queue (organization_id, id)
-where organization_id is not null;
 
 create index job_dead_letters_organization_index
 on runledger.job_dead_letters (organization_id, failed_at desc, job_id desc)
@@ -2758,9 +2763,6 @@ where finished_at is null;
 
 create index workflow_runs_unsuccessful_index on runledger.workflow_runs (id)
 where status in ('COMPLETED_WITH_ERRORS', 'CANCELED');
-
-create index workflow_runs_organization_index on runledger.workflow_runs (organization_id, id)
-where organization_id is not null;
 
 -- Jobs in words, for people.
 create view runledger.jobs as
@@ -2836,8 +2838,7 @@ from runledger.job_queue as queue;
 -- the newest ones that ended, up to sample_limit: a busy database is judged by its last minutes, a quiet one by the
 -- whole window. Of each of these jobs the newest 50 events are read.
 -- scope_kind: 'all', or 'one' for the organization given, null being none. No row for a type that has nothing to tell.
--- Index: job_queue_claim_index, job_queue_lease_index, job_queue_finished_index (job_queue_organization_index for an
--- organization), job_events_pkey.
+-- Index: job_queue_claim_index, job_queue_lease_index, job_queue_finished_index, job_events_pkey.
 create function runledger.job_metrics(
   scope_kind text,
   scope_organization_id uuid,
@@ -2965,37 +2966,23 @@ held as (
 -- Each half of the index of ended jobs by itself: only so is it read in order, and no further than the limit. Halves are
 -- compared with a column, since a comparison with a constant becomes a null test, which the index does not know.
 newest as materialized (
-  select ended.id, ended.job_type, ended.organization_id, ended.status, ended.finished_at
-  from (
-    select latest.id, latest.job_type, latest.organization_id, latest.status, latest.finished_at
-    from (values (true), (false)) as half (is_unkeyed)
-    cross join lateral (
-      select queue.id, queue.job_type, queue.organization_id, queue.status, queue.finished_at
-      from runledger.job_queue as queue
-      where (queue.idempotency_key is null) = half.is_unkeyed
-        and queue.finished_at >= since
-        and (scope_kind = 'all' or scope_organization_id is null)
-      order by queue.finished_at desc
-      limit sample_limit
-    ) as latest
-    union all
-    (
-      select queue.id, queue.job_type, queue.organization_id, queue.status, queue.finished_at
-      from runledger.job_queue as queue
-      where queue.organization_id = scope_organization_id
-        and scope_kind <> 'all'
-      order by queue.id desc
-      limit sample_limit
-    )
-  ) as ended
-  order by ended.finished_at desc nulls first
+  select latest.id, latest.job_type, latest.organization_id, latest.status, latest.finished_at
+  from (values (true), (false)) as half (is_unkeyed)
+  cross join lateral (
+    select queue.id, queue.job_type, queue.organization_id, queue.status, queue.finished_at
+    from runledger.job_queue as queue
+    where (queue.idempotency_key is null) = half.is_unkeyed
+      and queue.finished_at >= since
+    order by queue.finished_at desc
+    limit sample_limit
+  ) as latest
+  order by latest.finished_at desc
   limit sample_limit
 ),
 sample as materialized (
   select newest.id, newest.job_type, newest.status
   from newest
-  where newest.finished_at >= since
-    and (only_job_type is null or newest.job_type = only_job_type)
+  where (only_job_type is null or newest.job_type = only_job_type)
     and (scope_kind = 'all' or newest.organization_id is not distinct from scope_organization_id)
 ),
 covered as materialized (

@@ -150,10 +150,12 @@ export async function listJobLogs(db: Queryable, jobId: string, options: ListJob
   const { scope, level } = options;
   if (level !== undefined) choiceValue("level", level, JOB_LOG_LEVELS);
   const bound = new StatementValues();
-  // index: job_logs_job_index, job_queue_pkey.
+  // index: job_logs_job_index, job_queue_pkey. A range of one job: were it an equality, the order would be by id alone, and
+  // for a job with many of all lines the planner would walk the primary key over everybody's.
+  const [ofJob = "", ...inScope] = jobInScope(bound, jobId, { scope, column: "log.job_id" });
   const source = {
     from: "runledger.job_logs as log",
-    where: jobInScope(bound, jobId, { scope, column: "log.job_id" }),
+    where: [ofJob.replace("=", ">="), ofJob.replace("=", "<="), ...inScope],
     examines: ["log.level"],
     filters: equalConditions(bound, { "log.level": level }),
   };

@@ -211,20 +211,18 @@ const JOBS: KeysetList<Job> = {
   decode: decodeJob,
 };
 
-// What has failed or was called off lies in an index of its own; so do an organization's jobs. What waits or is leased is
-// looked up where claims and the reaper find it, if there is no more of it than a window; otherwise the newest jobs are
-// looked at. index: job_queue_failed_index, job_queue_claim_index, job_queue_lease_index, job_queue_organization_index,
-// job_queue_pkey.
+// What has failed or was called off lies in an index of its own. What waits or is leased is looked up where claims and the
+// reaper find it, if there is no more of it than a window; otherwise the newest jobs are looked at. Whose they are is no
+// index's: see migrations/0008_operators.sql.
+// index: job_queue_failed_index, job_queue_claim_index, job_queue_lease_index, job_queue_pkey.
 function jobsThat(filter: JobFilter, bound: StatementValues): KeysetSource {
   const { scope, status, jobType, errorCode } = filter;
   if (status !== undefined) choiceValue("status", status, JOB_STATUSES);
   if (jobType !== undefined) noteText("jobType", jobType, 255);
   if (errorCode !== undefined) noteText("errorCode", errorCode, 512);
-  const isOrganization = typeof scope === "object" && scope !== null;
   const hasFailed = status === "DEAD_LETTERED" || status === "CANCELED";
-  const inScope = scopeConditions(bound, scope, "queue.organization_id");
   const filters = [
-    ...(isOrganization && !hasFailed ? [] : inScope),
+    ...scopeConditions(bound, scope, "queue.organization_id"),
     ...equalConditions(bound, {
       "queue.status": status,
       "queue.job_type": jobType,
@@ -233,7 +231,7 @@ function jobsThat(filter: JobFilter, bound: StatementValues): KeysetSource {
     ...keyTextConditions(bound, ["queue.idempotency_key"], filter.text),
   ];
   const where = [
-    ...(hasFailed ? ["queue.status in ('DEAD_LETTERED', 'CANCELED')"] : isOrganization ? inScope : []),
+    ...(hasFailed ? ["queue.status in ('DEAD_LETTERED', 'CANCELED')"] : []),
     ...idConditions(bound, "queue.id", filter),
   ];
   const few = status === "PENDING"
@@ -259,7 +257,7 @@ function jobsThat(filter: JobFilter, bound: StatementValues): KeysetSource {
  * Lists jobs, newest id first. Pages stay stable while jobs arrive.
  *
  * One call looks at 10,000 jobs at most: those that failed or were cancelled, if one of these statuses is asked for; all
- * that wait or are leased, if that is asked for and they are no more; an organization's; otherwise the newest. See
+ * that wait or are leased, if that is asked for and they are no more; otherwise the newest, whoever's they are. See
  * {@linkcode Page}.
  *
  * @param db A pool, client or open transaction.

@@ -159,28 +159,25 @@ const RUNS: KeysetList<WorkflowRun> = {
   decode: decodeRun,
 };
 
-// Runs that have not ended, and those that did not go well, lie in indexes of their own; so do an organization's.
-// index: workflow_runs_live_index, workflow_runs_unsuccessful_index, workflow_runs_organization_index,
-// workflow_runs_pkey.
+// Runs that have not ended, and those that did not go well, lie in indexes of their own.
+// index: workflow_runs_live_index, workflow_runs_unsuccessful_index, workflow_runs_pkey.
 function runsThat(filter: WorkflowRunFilter, bound: StatementValues): KeysetSource {
   const { scope, status, workflowType, text } = filter;
   if (status !== undefined) choiceValue("status", status, WORKFLOW_RUN_STATUSES);
   if (workflowType !== undefined) noteText("workflowType", workflowType, 255);
-  const inScope = scopeConditions(bound, scope, "run.organization_id");
   const ofStatus = status === "RUNNING" || status === "WAITING_FOR_EXTERNAL"
     ? ["run.finished_at is null"]
     : status === "COMPLETED_WITH_ERRORS" || status === "CANCELED"
     ? ["run.status in ('COMPLETED_WITH_ERRORS', 'CANCELED')"]
     : [];
-  const isByOrganization = ofStatus.length === 0 && typeof scope === "object" && scope !== null;
   return {
     from: "runledger.workflow_runs as run",
-    where: [...ofStatus, ...(isByOrganization ? inScope : []), ...idConditions(bound, "run.id", filter)],
+    where: [...ofStatus, ...idConditions(bound, "run.id", filter)],
     examines: ["organization_id", "status", "workflow_type", "idempotency_key", "active_key"].map((column) =>
       `run.${column}`
     ),
     filters: [
-      ...(isByOrganization ? [] : inScope),
+      ...scopeConditions(bound, scope, "run.organization_id"),
       ...equalConditions(bound, { "run.status": status, "run.workflow_type": workflowType }),
       ...keyTextConditions(bound, ["run.idempotency_key", "run.active_key"], text),
     ],
@@ -191,7 +188,7 @@ function runsThat(filter: WorkflowRunFilter, bound: StatementValues): KeysetSour
  * Lists workflow runs, newest first. Pages stay stable while runs arrive.
  *
  * One call looks at 10,000 runs at most: those that have not ended, or that ended without success, if one of their
- * statuses is asked for; an organization's; otherwise the newest. See {@linkcode Page}.
+ * statuses is asked for; otherwise the newest, whoever's they are. See {@linkcode Page}.
  *
  * @param db A pool, client or open transaction.
  * @param options Which ones, from where on, and how many.

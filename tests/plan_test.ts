@@ -35,81 +35,13 @@ import {
 } from "@runledger/postgres";
 import type { ClaimedJob } from "@runledger/postgres";
 import assert from "node:assert/strict";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { openTestDatabase, request } from "./support/database.ts";
+import { ExplainingSession } from "./support/explaining_session.ts";
 
 const TABLES = ["job_queue", "job_events", "job_dead_letters", "job_logs", "job_schedules"];
 /** Candidates beyond a claim's limit and the like: a few rows more than asked for are no fault. */
 const FEW_ROWS = 100;
-
-/** A node of a plan, as `explain (analyze, format json)` writes it. */
-interface PlanNode {
-  readonly "Node Type": string;
-  readonly "Relation Name"?: string;
-  readonly "Actual Loops"?: number;
-  readonly "Rows Removed by Filter"?: number;
-  readonly "Rows Removed by Index Recheck"?: number;
-  readonly "Rows Removed by Join Filter"?: number;
-  readonly Plans?: readonly PlanNode[];
-}
-
-/** One session whose statements tell their plans. */
-class ExplainingSession implements AsyncDisposable {
-  readonly sql: postgres.Sql;
-  readonly #plans: string[] = [];
-  readonly problems: string[] = [];
-  readonly calls: Map<string, number> = new Map();
-
-  constructor(url: string) {
-    this.sql = postgres(url, { max: 1, onnotice: ({ message }) => this.#plans.push(String(message)) });
-  }
-
-  async begin(planCacheMode: string): Promise<void> {
-    await this.sql.unsafe(`
-      load 'auto_explain';
-      set auto_explain.log_min_duration = 0;
-      set auto_explain.log_nested_statements = on;
-      set auto_explain.log_analyze = on;
-      set auto_explain.log_timing = off;
-      set auto_explain.log_format = json;
-      set client_min_messages = log;
-      set plan_cache_mode = ${planCacheMode}`);
-  }
-
-  /** Runs a call and examines the plans of its statements, those within functions too. */
-  async explain<T>(name: string, call: () => Promise<T>): Promise<T> {
-    this.#plans.length = 0;
-    const result = await call();
-    const plans = this.#plans.splice(0).filter((text) => text.includes("plan:"));
-    this.calls.set(name, plans.length);
-    for (const text of plans) {
-      const { Plan } = JSON.parse(text.slice(text.indexOf("{"))) as { readonly Plan: PlanNode };
-      this.#examine(name, Plan);
-    }
-    return result;
-  }
-
-  #examine(name: string, node: PlanNode): void {
-    const type = node["Node Type"];
-    const table = node["Relation Name"];
-    if (type === "Seq Scan" && table !== undefined && TABLES.includes(table)) {
-      // A scan that was never begun costs nothing.
-      if (node["Actual Loops"] !== 0) this.problems.push(`${name}: sequential scan of ${table}`);
-    }
-    const loops = node["Actual Loops"] ?? 1;
-    const removed = loops * ((node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0));
-    if (table !== undefined && TABLES.includes(table) && removed > FEW_ROWS) {
-      this.problems.push(`${name}: ${type} of ${table} threw ${removed} rows away`);
-    }
-    const unjoined = loops * (node["Rows Removed by Join Filter"] ?? 0);
-    if (unjoined > 50_000) this.problems.push(`${name}: ${type} threw ${unjoined} pairs of rows away`);
-    for (const child of node.Plans ?? []) this.#examine(name, child);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.sql.end({ timeout: 1 });
-  }
-}
 
 /** 120,000 jobs in every state, each with its ledger, and log lines of one of them. */
 async function fill(sql: postgres.Sql): Promise<void> {
@@ -273,7 +205,7 @@ for (const { planCacheMode, isAnalyzed, exempt } of VARIANTS) {
   const name = `${planCacheMode}, ${isAnalyzed ? "analyzed after planning and filling" : "never analyzed"}`;
   Deno.test(`no hot statement reads whole tables: ${name}`, async () => {
     await using database = await openTestDatabase({ checks: false });
-    await using session = new ExplainingSession(database.url);
+    await using session = new ExplainingSession(database.url, { tables: TABLES, fewRows: FEW_ROWS });
     for (const table of TABLES) {
       await database.sql.unsafe(`alter table runledger.${table} set (autovacuum_enabled = off)`);
     }

@@ -26,84 +26,14 @@ import {
   settleJobs,
 } from "@runledger/postgres";
 import assert from "node:assert/strict";
-import postgres from "postgres";
 import { fillFinishedRuns } from "../bench/support/workflow_filling.ts";
 import { openTestDatabase } from "./support/database.ts";
+import { ExplainingSession } from "./support/explaining_session.ts";
 
 const TABLES = ["workflow_runs", "workflow_steps", "workflow_step_dependencies", "job_queue", "job_events"];
 /** A few rows more than asked for are no fault. */
 const FEW_ROWS = 300;
-/** A join that compares each row of a batch with each other one throws a million pairs away. */
-const FEW_PAIRS = 50_000;
 const ALL = { scope: "all" } as const;
-
-/** A node of a plan, as `explain (analyze, format json)` writes it. */
-interface PlanNode {
-  readonly "Node Type": string;
-  readonly "Relation Name"?: string;
-  readonly "Actual Loops"?: number;
-  readonly "Rows Removed by Filter"?: number;
-  readonly "Rows Removed by Index Recheck"?: number;
-  readonly "Rows Removed by Join Filter"?: number;
-  readonly Plans?: readonly PlanNode[];
-}
-
-/** One session whose statements tell their plans. */
-class ExplainingSession implements AsyncDisposable {
-  readonly sql: postgres.Sql;
-  readonly #plans: string[] = [];
-  readonly problems: string[] = [];
-  readonly calls: Map<string, number> = new Map();
-
-  constructor(url: string) {
-    this.sql = postgres(url, { max: 1, onnotice: ({ message }) => this.#plans.push(String(message)) });
-  }
-
-  async begin(): Promise<void> {
-    await this.sql.unsafe(`
-      load 'auto_explain';
-      set auto_explain.log_min_duration = 0;
-      set auto_explain.log_nested_statements = on;
-      set auto_explain.log_analyze = on;
-      set auto_explain.log_timing = off;
-      set auto_explain.log_format = json;
-      set client_min_messages = log`);
-  }
-
-  /** Runs a call and examines the plans of its statements, those within functions too. */
-  async explain<T>(name: string, call: () => Promise<T>): Promise<T> {
-    this.#plans.length = 0;
-    const result = await call();
-    const plans = this.#plans.splice(0).filter((text) => text.includes("plan:"));
-    this.calls.set(name, plans.length);
-    for (const text of plans) {
-      const told = JSON.parse(text.slice(text.indexOf("{"))) as { readonly Plan: PlanNode; readonly JIT?: unknown };
-      this.#examine(name, told.Plan);
-      // What a plan must not do costs so much to the planner that it would have a plan that does it compiled.
-      if (told.JIT !== undefined) this.problems.push(`${name}: compiled a statement`);
-    }
-    return result;
-  }
-
-  #examine(name: string, node: PlanNode): void {
-    const type = node["Node Type"];
-    const table = node["Relation Name"];
-    const loops = node["Actual Loops"] ?? 1;
-    if (table !== undefined && TABLES.includes(table)) {
-      // A scan that was never begun costs nothing.
-      if (type === "Seq Scan" && loops > 0) this.problems.push(`${name}: sequential scan of ${table}`);
-      const removed = loops * ((node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0));
-      if (removed > FEW_ROWS) this.problems.push(`${name}: ${type} of ${table} threw ${removed} rows away`);
-    }
-    const unjoined = loops * (node["Rows Removed by Join Filter"] ?? 0);
-    if (unjoined > FEW_PAIRS) this.problems.push(`${name}: ${type} threw ${unjoined} pairs of rows away`);
-    for (const child of node.Plans ?? []) this.#examine(name, child);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.sql.end({ timeout: 1 });
-  }
-}
 
 function job(stepKey: string, after: readonly string[] = []): WorkflowStepRequest {
   return {
@@ -237,7 +167,11 @@ for (const isAnalyzed of [true, false]) {
     }`,
     async () => {
       await using database = await openTestDatabase({ checks: false });
-      await using session = new ExplainingSession(database.url);
+      await using session = new ExplainingSession(database.url, {
+        tables: TABLES,
+        fewRows: FEW_ROWS,
+        refusesCompilation: true,
+      });
       for (const table of TABLES) {
         await database.sql.unsafe(`alter table runledger.${table} set (autovacuum_enabled = off)`);
       }
