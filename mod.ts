@@ -45,9 +45,11 @@ export {
   DEFAULT_TIMEOUT_SECONDS,
   defaultRetryDelayMs,
   defineJob,
+  formatTraceparent,
   MAX_IDEMPOTENCY_KEY_BYTES,
   MAX_INTEGER,
   MAX_JOB_TYPE_BYTES,
+  parseTraceparent,
   retryDelayMs,
 } from "@runledger/core";
 export type {
@@ -69,6 +71,7 @@ export type {
   StandardSchemaIssue,
   StandardSchemaProps,
   StandardSchemaResult,
+  TraceContext,
 } from "@runledger/core";
 
 // core: how an attempt ends: what handlers return and throw, and what settlement posts.
@@ -280,6 +283,7 @@ export type {
   ClaimedJob,
   ClaimedWorkflowStep,
   ClaimJobsOptions,
+  FinishedRun,
   HeartbeatOptions,
   HeartbeatResult,
   HeartbeatState,
@@ -289,7 +293,10 @@ export type {
   JobProgressUpdate,
   JobSettlement,
   ListJobLogsOptions,
+  ReleasedStep,
   SettledJob,
+  SettleOptions,
+  WorkflowRelease,
 } from "@runledger/postgres";
 
 // postgres: recover and call off

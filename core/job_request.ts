@@ -10,6 +10,7 @@ import { ENQUEUE_STAGES } from "./job_status.ts";
 import type { EnqueueStage } from "./job_status.ts";
 import type { JsonValue } from "./json.ts";
 import { nameProblem } from "./stored_text.ts";
+import { parseTraceparent } from "./trace_context.ts";
 
 /** The most bytes of UTF-8 that a job type takes. */
 export const MAX_JOB_TYPE_BYTES = 255;
@@ -36,6 +37,11 @@ export interface JobRequestOptions {
   readonly idempotencyKey?: string;
   /** Shown to people while the job waits. */
   readonly stage?: EnqueueStage;
+  /**
+   * Where the job is asked for, as a W3C `traceparent`: tracing links each attempt to it. No part of what an idempotency
+   * key stands for.
+   */
+  readonly traceparent?: string;
 }
 
 /**
@@ -62,6 +68,7 @@ const FIELDS: ReadonlySet<string> = new Set<keyof JobRequest>([
   "nextRunAt",
   "idempotencyKey",
   "stage",
+  "traceparent",
 ]);
 
 /**
@@ -72,7 +79,7 @@ const FIELDS: ReadonlySet<string> = new Set<keyof JobRequest>([
  * @param request What is asked for.
  * @throws {RunledgerError} `job.invalid_request` with `details.field`: a blank, too long or unstorable type or key, a
  * number that is not a 32-bit integer or not positive, an organization that is not a UUID, a time outside the years 1 to
- * 9999, an unknown stage or field.
+ * 9999, an unknown stage or field, a `traceparent` that is none.
  * @throws {TypeError} When it is not an object.
  *
  * @example
@@ -94,7 +101,8 @@ export function assertJobRequest(request: JobRequest): void {
   for (const field of Object.keys(request)) {
     if (!FIELDS.has(field)) refuse(quoted(field), `is not one of ${[...FIELDS].join(", ")}`, field);
   }
-  const { organizationId, priority, maxAttempts, timeoutSeconds, nextRunAt, idempotencyKey, stage } = request;
+  const { organizationId, priority, maxAttempts, timeoutSeconds, nextRunAt, idempotencyKey, stage, traceparent } =
+    request;
   assertName(request.jobType, "jobType", MAX_JOB_TYPE_BYTES);
   if (organizationId !== undefined && !(typeof organizationId === "string" && isUuid(organizationId))) {
     refuse("organizationId", "must be a UUID");
@@ -112,6 +120,9 @@ export function assertJobRequest(request: JobRequest): void {
   if (idempotencyKey !== undefined) assertName(idempotencyKey, "idempotencyKey", MAX_IDEMPOTENCY_KEY_BYTES);
   if (stage !== undefined && !ENQUEUE_STAGES.includes(stage)) {
     refuse("stage", `must be one of ${ENQUEUE_STAGES.join(", ")}`);
+  }
+  if (traceparent !== undefined && (typeof traceparent !== "string" || parseTraceparent(traceparent) === undefined)) {
+    refuse("traceparent", "must be a W3C traceparent");
   }
 }
 

@@ -25,6 +25,8 @@ export type {
 } from "./job_definition.ts";
 export { assertJobRequest, MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
 export type { JobRequest, JobRequestOptions } from "./job_request.ts";
+export { formatTraceparent, parseTraceparent } from "./trace_context.ts";
+export type { TraceContext } from "./trace_context.ts";
 export { assertRetryPolicy, defaultRetryDelayMs, retryDelayMs } from "./retry_policy.ts";
 export type {
   DefaultRetryPolicy,

@@ -99,6 +99,8 @@ export interface WorkflowRunRequest<Graph = unknown> {
   readonly activeKey?: string;
   /** The step whose output is the run's result. */
   readonly resultStepKey?: string;
+  /** Where the run is asked for, as {@linkcode JobRequestOptions.traceparent}; the jobs of its steps have it. */
+  readonly traceparent?: string;
   /** Its steps, in the order in which they were declared. */
   readonly steps: readonly WorkflowStepRequest[];
   /** For the compiler only, never set: what it knows of the graph. */

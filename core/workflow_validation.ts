@@ -11,6 +11,7 @@ import { MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./jo
 import { ENQUEUE_STAGES } from "./job_status.ts";
 import { assertJsonValue } from "./json.ts";
 import { isBlankText, isStorableText, utf8Length } from "./stored_text.ts";
+import { parseTraceparent } from "./trace_context.ts";
 import { WorkflowBuildError } from "./workflow_build_error.ts";
 import type { WorkflowBuildProblem, WorkflowNameField } from "./workflow_build_error.ts";
 import { findWorkflowCycle } from "./workflow_graph.ts";
@@ -61,6 +62,10 @@ export function assertWorkflowRunRequest(run: WorkflowRunRequest): void {
   assertOrganization(run.organizationId);
   assertJson(run.metadata, (path, problem) => ({ kind: "invalid_metadata", path, problem }));
   assertFields(run, RUN_FIELDS);
+  const { traceparent } = run;
+  if (traceparent !== undefined && (typeof traceparent !== "string" || parseTraceparent(traceparent) === undefined)) {
+    refuse({ kind: "invalid_setting", setting: "traceparent", problem: "must be a W3C traceparent" });
+  }
   assertNotEmpty(run.steps);
 
   const stepKeys = new Set<string>();
@@ -280,6 +285,7 @@ const RUN_FIELDS: ReadonlySet<string> = new Set<keyof WorkflowRunRequest>([
   "idempotencyKey",
   "activeKey",
   "resultStepKey",
+  "traceparent",
   "steps",
 ]);
 

@@ -93,10 +93,10 @@ begin
       runledger.enqueue_workflow_runs(jsonb),
       runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb),
       runledger.expire_workflow_gates(integer),
-      runledger.finish_workflow_steps(jsonb),
+      runledger.finish_workflow_steps(jsonb, boolean),
       runledger.cancel_locked_jobs(uuid[], jsonb),
       runledger.claim_jobs(jsonb, integer, integer, text, integer, uuid, jsonb, boolean),
-      runledger.settle_jobs(uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean)
+      runledger.settle_jobs(uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean, boolean)
   to runledger_worker;
   grant select on runledger.migration_history to runledger_worker;
   grant select on runledger.job_definitions, runledger.job_runtime_configs to runledger_worker;
@@ -122,7 +122,7 @@ begin
       id, job_type, organization_id, status, stage, priority, next_run_at, run_number, attempt, max_attempts,
       timeout_seconds, event_seq, lease_token, lease_expires_at, last_heartbeat_at, started_at, finished_at, created_at,
       progress_done, progress_total, worker_id, status_reason, last_error_code, last_error_message, payload, checkpoint,
-      output, workflow_run_id, ctid
+      output, workflow_run_id, traceparent, ctid
     ),
     update (
       status, stage, next_run_at, run_number, attempt, event_seq, lease_token, lease_expires_at, last_heartbeat_at,
@@ -143,7 +143,9 @@ begin
   on runledger.workflow_steps to runledger_worker;
   grant select on runledger.workflow_step_dependencies to runledger_worker;
   -- Locking a row takes the right to change some column of it: this one is for people.
-  grant select (id, organization_id, status), update (status_reason) on runledger.workflow_runs to runledger_worker;
+  grant
+    select (id, organization_id, status, traceparent), update (status_reason)
+  on runledger.workflow_runs to runledger_worker;
 
   -- runledger_operator
   grant select on all tables in schema runledger to runledger_operator;
@@ -160,7 +162,7 @@ begin
       runledger.complete_external_step(uuid, text, uuid, text, text, text, text, text, jsonb),
       runledger.expire_workflow_gates(integer),
       runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text),
-      runledger.finish_workflow_steps(jsonb),
+      runledger.finish_workflow_steps(jsonb, boolean),
       runledger.cancel_locked_jobs(uuid[], jsonb)
   to runledger_operator;
   grant

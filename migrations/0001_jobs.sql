@@ -74,6 +74,8 @@ create table runledger.job_queue (
   worker_id text,
   idempotency_key text,
   replay_key text,
+  -- W3C trace context of whoever enqueued it; no part of what an idempotency key stands for.
+  traceparent text,
   status_reason text,
   last_error_code text,
   last_error_message text,
@@ -105,6 +107,7 @@ create table runledger.job_queue (
   ),
   constraint job_queue_finished_check
     check ((finished_at is not null) = (status in ('SUCCEEDED', 'DEAD_LETTERED', 'CANCELED'))),
+  constraint job_queue_traceparent_check check (octet_length(traceparent) = 55),
   constraint job_queue_output_check check (output is null or status = 'SUCCEEDED'),
   constraint job_queue_counters_check check (
     run_number > 0 and attempt >= 0 and attempt <= max_attempts and timeout_seconds > 0 and event_seq > 0

@@ -10,7 +10,7 @@
 -- Enqueues a batch, all or nothing.
 --
 -- requests: an array of {ord, id, job_type, payload, organization_id?, priority?, max_attempts?, timeout_seconds?,
--- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition. (A record set
+-- next_run_at?, idempotency_key?, stage?, traceparent?}. Settings that are left out come from the enabled definition. (A record set
 -- gives a JSON null as an SQL null, hence the coalesce around payloads.)
 -- Returns null when every request became a new job under the id it brought; {"existing": [{ord, job_id, status,
 -- run_number}]} for those that met an equal earlier request of their key; {"error": code, "details": {...}} when the
@@ -30,7 +30,7 @@ begin
       select request.*
       from jsonb_to_recordset(requests) as request (
         id uuid, job_type text, payload jsonb, organization_id uuid, priority integer, max_attempts integer,
-        timeout_seconds integer, next_run_at timestamptz, stage text
+        timeout_seconds integer, next_run_at timestamptz, stage text, traceparent text
       )
     ),
     -- The distinct types are few: read each definition once, not once per request.
@@ -47,13 +47,13 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload, traceparent
       )
       select
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
         coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null')
+        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null'), input.traceparent
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
@@ -91,7 +91,8 @@ begin
         ) as enqueue_request
       from jsonb_to_recordset(requests) as request (
         ord integer, id uuid, job_type text, payload jsonb, organization_id uuid, priority integer,
-        max_attempts integer, timeout_seconds integer, next_run_at text, idempotency_key text, stage text
+        max_attempts integer, timeout_seconds integer, next_run_at text, idempotency_key text, stage text,
+        traceparent text
       )
     ),
     -- Equal requests of one key collapse into the first of them.
@@ -163,7 +164,7 @@ begin
     inserted as (
       insert into runledger.job_queue (
         id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
-        idempotency_key, enqueue_request
+        idempotency_key, enqueue_request, traceparent
       )
       select
         fresh.id, fresh.job_type, fresh.organization_id, coalesce(fresh.stage, 'queued'),
@@ -172,7 +173,7 @@ begin
         coalesce(fresh.max_attempts, defined.max_attempts),
         coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
         fresh.idempotency_key,
-        case when fresh.idempotency_key is not null then fresh.enqueue_request end
+        case when fresh.idempotency_key is not null then fresh.enqueue_request end, fresh.traceparent
       from fresh
       join defined on defined.job_type = fresh.job_type
       where (select undefined.job_types from undefined) is null

@@ -25,12 +25,15 @@ create table runledger.workflow_runs (
   active_key text,
   recovery_key text,
   recovery_mode text,
+  -- As in job_queue: the jobs of all its steps have this one.
+  traceparent text,
   status_reason text,
   -- The canonical request: metadata, result step, steps and edges as they were asked for.
   enqueue_request jsonb not null,
   constraint workflow_runs_pkey primary key (id),
   constraint workflow_runs_status_check
     check (status in ('RUNNING', 'WAITING_FOR_EXTERNAL', 'SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')),
+  constraint workflow_runs_traceparent_check check (octet_length(traceparent) = 55),
   constraint workflow_runs_type_check check (workflow_type ~ '\S'),
   -- The status is a function of the counters; only a cancelled run is what it is.
   constraint workflow_runs_status_of_counters_check check (
@@ -351,7 +354,7 @@ begin
       select run.*
       from jsonb_to_recordset(requests) as run (
         ord integer, id uuid, workflow_type text, organization_id uuid, idempotency_key text, active_key text,
-        step_count integer, open_count integer, waiting_count integer, request jsonb
+        step_count integer, open_count integer, waiting_count integer, request jsonb, traceparent text
       )
     ),
     led as materialized (
@@ -439,12 +442,12 @@ begin
     inserted as (
       insert into runledger.workflow_runs (
         id, workflow_type, organization_id, status, step_count, open_count, waiting_count, idempotency_key, active_key,
-        enqueue_request
+        enqueue_request, traceparent
       )
       select
         fresh.id, fresh.workflow_type, fresh.organization_id,
         case when fresh.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end, fresh.step_count,
-        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request
+        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request, fresh.traceparent
       from fresh
       where (select differing.fields from differing) is null
       order by fresh.workflow_type, fresh.organization_id, fresh.idempotency_key, fresh.active_key, fresh.ord
@@ -509,7 +512,9 @@ revoke all on function runledger.enqueue_workflow_runs(jsonb) from public;
 --
 -- run_ids, closed_counts, no_longer_waiting_counts, new_unsuccessful_counts: the runs, each once; how many of their
 -- steps that ended were counted open or waiting until now, and how many did not succeed. succeeded_ids,
--- unsuccessful_ids: those steps. The caller holds the locks of the runs. Nothing is released under a cancelled run: it
+-- unsuccessful_ids: those steps. With tells, returns {steps: [{run_id, step_id, step_key, status, job_type,
+-- organization_id}], runs: [{run_id, workflow_type, organization_id, status}]}: each step that was released or cancelled,
+-- each run that has ended (perhaps more than once), null for none. The caller holds the locks of the runs. Nothing is released under a cancelled run: it
 -- has no blocked steps.
 --
 -- This and the other functions of the hot path look rows up by the elements of an array, which PostgreSQL expects to be
@@ -521,8 +526,9 @@ create function runledger.release_workflow_dependents(
   no_longer_waiting_counts integer[],
   new_unsuccessful_counts integer[],
   succeeded_ids uuid[],
-  unsuccessful_ids uuid[]
-) returns void
+  unsuccessful_ids uuid[],
+  tells boolean default false
+) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -531,6 +537,10 @@ set plan_cache_mode = force_generic_plan
 as $fn$
 declare
   notification_count integer;
+  wave_steps jsonb;
+  wave_runs jsonb;
+  all_steps jsonb;
+  all_runs jsonb;
 begin
   while run_ids is not null loop
     with counted as materialized (
@@ -583,8 +593,8 @@ begin
         and step.id = counted.id
         and step.status = 'BLOCKED'
       returning
-        step.id, step.run_id, step.status, step.job_type, step.organization_id, step.priority, step.max_attempts,
-        step.timeout_seconds, step.stage, step.payload
+        step.id, step.run_id, step.step_key, step.status, step.job_type, step.organization_id, step.priority,
+        step.max_attempts, step.timeout_seconds, step.stage, step.payload
     ),
     enqueued as (
       insert into runledger.job_queue (
@@ -645,7 +655,8 @@ begin
         and run.id = tallied.run_id
       -- Looked for at the end only: the request of a large run is megabytes.
       returning
-        run.id, case when run.finished_at is not null then run.enqueue_request ? 'result_step_key' end as is_awaited
+        run.id, run.workflow_type, run.organization_id, run.status, run.finished_at,
+        case when run.finished_at is not null then run.enqueue_request ? 'result_step_key' end as is_awaited
     ),
     -- Somebody may be waiting for the result. NOTIFY takes a lock of the whole database at commit, so runs without a
     -- declared result do without.
@@ -658,14 +669,44 @@ begin
       array_agg(tallied.run_id), array_agg(0),
       (select array_agg(touched.id) from touched where touched.status = 'CANCELED'),
       -- Asked for so that it is done.
-      (select notified.notification_count from notified)
-    into run_ids, closed_counts, unsuccessful_ids, notification_count
+      (select notified.notification_count from notified),
+      case
+        when tells then
+          (
+            select jsonb_agg(jsonb_build_object(
+              'run_id', touched.run_id, 'step_id', touched.id, 'step_key', touched.step_key, 'status', touched.status,
+              'job_type', touched.job_type, 'organization_id', touched.organization_id
+            ))
+            from touched
+            where touched.status <> 'BLOCKED'
+          )
+      end,
+      case
+        when tells then
+          (
+            select jsonb_agg(jsonb_build_object(
+              'run_id', rolled.id, 'workflow_type', rolled.workflow_type, 'organization_id', rolled.organization_id,
+              'status', rolled.status
+            ))
+            from rolled
+            where rolled.finished_at is not null
+          )
+      end
+    into run_ids, closed_counts, unsuccessful_ids, notification_count, wave_steps, wave_runs
     from tallied
     where tallied.canceled > 0;
+    if tells then
+      all_steps := coalesce(all_steps || wave_steps, wave_steps, all_steps);
+      all_runs := coalesce(all_runs || wave_runs, wave_runs, all_runs);
+    end if;
     succeeded_ids := null;
     no_longer_waiting_counts := closed_counts;
     new_unsuccessful_counts := closed_counts;
   end loop;
+  return case
+    when all_steps is not null or all_runs is not null then
+      jsonb_strip_nulls(jsonb_build_object('steps', all_steps, 'runs', all_runs))
+  end;
 end
 $fn$;
 
@@ -673,9 +714,9 @@ $fn$;
 --
 -- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, result?: {output?}}.
 -- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
--- as it is.
+-- as it is. With tells, returns what the release did, as above.
 -- With its owner's rights: who ends a job need not be able to write steps, runs and new jobs.
-create function runledger.finish_workflow_steps(finished jsonb) returns void
+create function runledger.finish_workflow_steps(finished jsonb, tells boolean default false) returns jsonb
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -729,17 +770,17 @@ begin
   into run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
   from tallied;
 
-  perform runledger.release_workflow_dependents(
-    run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
+  return runledger.release_workflow_dependents(
+    run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids, tells
   );
 end
 $fn$;
 
 revoke all on function runledger.place_workflow_steps(jsonb, uuid[]) from public;
 revoke all on function
-  runledger.release_workflow_dependents(uuid[], integer[], integer[], integer[], uuid[], uuid[])
+  runledger.release_workflow_dependents(uuid[], integer[], integer[], integer[], uuid[], uuid[], boolean)
 from public;
-revoke all on function runledger.finish_workflow_steps(jsonb) from public;
+revoke all on function runledger.finish_workflow_steps(jsonb, boolean) from public;
 
 -- The steps of all runs, for people: which workflow, which step of how many, where it stands, how long it took.
 create view runledger.workflow_step_runs as

@@ -42,6 +42,8 @@ create function runledger.claim_jobs(
   progress_done text,
   progress_total text,
   workflow_run_id uuid,
+  traceparent text,
+  waited_ms text,
   step_key text,
   prerequisites text
 )
@@ -200,7 +202,7 @@ begin
     returning
       queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number,
       queue.attempt, queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.payload, queue.checkpoint,
-      queue.progress_done, queue.progress_total, queue.workflow_run_id
+      queue.progress_done, queue.progress_total, queue.workflow_run_id, queue.traceparent
   ),
   posted as (
     insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
@@ -239,12 +241,15 @@ begin
     claimed.id, claimed.job_type, claimed.organization_id, claimed.priority, claimed.run_number, claimed.attempt,
     claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
     claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
+    coalesce(claimed.traceparent, step.traceparent),
+    (extract(epoch from clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
     step.step_key, step.prerequisites::text
   from measured
   left join claimed on true
   left join lateral (
     select
       own.step_key,
+      (select run.traceparent from runledger.workflow_runs as run where run.id = own.run_id) as traceparent,
       (
         select jsonb_object_agg(
           prerequisite.step_key,
@@ -275,7 +280,8 @@ revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integ
 -- JobOutcome, and an object of what only some outcomes carry, null for a plain success. (Of 500 outcomes PostgreSQL reads
 -- arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
 -- expired. Returns a row for each fate, with the places in the batch that met it, from 1: the status, with the time it is
--- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it.
+-- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it. With
+-- tells, one more row if steps were released or cancelled or runs ended: what finish_workflow_steps says of it.
 --
 -- Locks: the workflow runs in order of id, then the jobs in order of id; waits for whoever holds one. What the end of a
 -- step releases is released under these locks. Index: workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey.
@@ -287,8 +293,9 @@ create function runledger.settle_jobs(
   workflow_run_ids uuid[],
   kinds text[],
   mores jsonb[],
-  reaps boolean
-) returns table (status text, next_run_at text, refusal text, places integer[])
+  reaps boolean,
+  tells boolean default false
+) returns table (status text, next_run_at text, refusal text, places integer[], release jsonb)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -478,7 +485,7 @@ begin
       'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
       'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind', 'SUCCEEDED'),
       'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
-    ))))
+    ))), tells) as told
     from settled
     where settled.workflow_run_id is not null
       and settled.status <> 'PENDING'
@@ -486,18 +493,22 @@ begin
   )
   select
     settled.status, case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end, null,
-    array_agg(settled.place)
+    array_agg(settled.place), null::jsonb
   from settled
   where (select count(*) from released) >= 0
   group by 1, 2
   union all
-  select null, null, fenced.refusal, array_agg(fenced.place)
+  select null, null, fenced.refusal, array_agg(fenced.place), null
   from fenced
   where fenced.refusal is not null
-  group by 3;
+  group by 3
+  union all
+  select null, null, null, null, released.told
+  from released
+  where released.told is not null;
 end
 $fn$;
 
 revoke all on function runledger.settle_jobs(
-  uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean
+  uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean, boolean
 ) from public;

@@ -48,6 +48,7 @@ comment on column runledger.job_queue.workflow_run_id is 'The workflow run of th
 comment on column runledger.job_queue.replay_of_job_id is 'The job that it replays.';
 comment on column runledger.job_queue.replay_of_run_number is 'The run of that job.';
 comment on column runledger.job_queue.worker_id is 'Who holds it, while it is leased.';
+comment on column runledger.job_queue.traceparent is 'Where it was asked for: W3C Trace Context, for tracing.';
 comment on column runledger.job_queue.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
 comment on column runledger.job_queue.replay_key is 'The operator''s key: a replay is made once for each.';
 comment on column runledger.job_queue.status_reason is 'Why it stands where it stands: a kind of failure, or what somebody said.';
@@ -137,6 +138,7 @@ comment on column runledger.workflow_runs.unsuccessful_count is 'How many steps 
 comment on column runledger.workflow_runs.created_at is 'When it was enqueued.';
 comment on column runledger.workflow_runs.finished_at is 'When it ended.';
 comment on column runledger.workflow_runs.recovery_of_run_id is 'The run that it recovers.';
+comment on column runledger.workflow_runs.traceparent is 'Where it was asked for: W3C Trace Context, for tracing.';
 comment on column runledger.workflow_runs.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
 comment on column runledger.workflow_runs.active_key is 'At most one live run of an organization has it.';
 comment on column runledger.workflow_runs.recovery_key is 'The operator''s key: a recovery is made once for each.';

@@ -96,6 +96,8 @@ create table runledger.job_queue (
   worker_id text,
   idempotency_key text,
   replay_key text,
+  -- W3C trace context of whoever enqueued it; no part of what an idempotency key stands for.
+  traceparent text,
   status_reason text,
   last_error_code text,
   last_error_message text,
@@ -127,6 +129,7 @@ create table runledger.job_queue (
   ),
   constraint job_queue_finished_check
     check ((finished_at is not null) = (status in ('SUCCEEDED', 'DEAD_LETTERED', 'CANCELED'))),
+  constraint job_queue_traceparent_check check (octet_length(traceparent) = 55),
   constraint job_queue_output_check check (output is null or status = 'SUCCEEDED'),
   constraint job_queue_counters_check check (
     run_number > 0 and attempt >= 0 and attempt <= max_attempts and timeout_seconds > 0 and event_seq > 0
@@ -351,7 +354,7 @@ where leased.event_type = 'LEASED'
 -- Enqueues a batch, all or nothing.
 --
 -- requests: an array of {ord, id, job_type, payload, organization_id?, priority?, max_attempts?, timeout_seconds?,
--- next_run_at?, idempotency_key?, stage?}. Settings that are left out come from the enabled definition. (A record set
+-- next_run_at?, idempotency_key?, stage?, traceparent?}. Settings that are left out come from the enabled definition. (A record set
 -- gives a JSON null as an SQL null, hence the coalesce around payloads.)
 -- Returns null when every request became a new job under the id it brought; {"existing": [{ord, job_id, status,
 -- run_number}]} for those that met an equal earlier request of their key; {"error": code, "details": {...}} when the
@@ -371,7 +374,7 @@ begin
       select request.*
       from jsonb_to_recordset(requests) as request (
         id uuid, job_type text, payload jsonb, organization_id uuid, priority integer, max_attempts integer,
-        timeout_seconds integer, next_run_at timestamptz, stage text
+        timeout_seconds integer, next_run_at timestamptz, stage text, traceparent text
       )
     ),
     -- The distinct types are few: read each definition once, not once per request.
@@ -388,13 +391,13 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload, traceparent
       )
       select
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
         coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null')
+        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null'), input.traceparent
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
@@ -432,7 +435,8 @@ begin
         ) as enqueue_request
       from jsonb_to_recordset(requests) as request (
         ord integer, id uuid, job_type text, payload jsonb, organization_id uuid, priority integer,
-        max_attempts integer, timeout_seconds integer, next_run_at text, idempotency_key text, stage text
+        max_attempts integer, timeout_seconds integer, next_run_at text, idempotency_key text, stage text,
+        traceparent text
       )
     ),
     -- Equal requests of one key collapse into the first of them.
@@ -504,7 +508,7 @@ begin
     inserted as (
       insert into runledger.job_queue (
         id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
-        idempotency_key, enqueue_request
+        idempotency_key, enqueue_request, traceparent
       )
       select
         fresh.id, fresh.job_type, fresh.organization_id, coalesce(fresh.stage, 'queued'),
@@ -513,7 +517,7 @@ begin
         coalesce(fresh.max_attempts, defined.max_attempts),
         coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
         fresh.idempotency_key,
-        case when fresh.idempotency_key is not null then fresh.enqueue_request end
+        case when fresh.idempotency_key is not null then fresh.enqueue_request end, fresh.traceparent
       from fresh
       join defined on defined.job_type = fresh.job_type
       where (select undefined.job_types from undefined) is null
@@ -695,12 +699,15 @@ create table runledger.workflow_runs (
   active_key text,
   recovery_key text,
   recovery_mode text,
+  -- As in job_queue: the jobs of all its steps have this one.
+  traceparent text,
   status_reason text,
   -- The canonical request: metadata, result step, steps and edges as they were asked for.
   enqueue_request jsonb not null,
   constraint workflow_runs_pkey primary key (id),
   constraint workflow_runs_status_check
     check (status in ('RUNNING', 'WAITING_FOR_EXTERNAL', 'SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')),
+  constraint workflow_runs_traceparent_check check (octet_length(traceparent) = 55),
   constraint workflow_runs_type_check check (workflow_type ~ '\\S'),
   -- The status is a function of the counters; only a cancelled run is what it is.
   constraint workflow_runs_status_of_counters_check check (
@@ -1021,7 +1028,7 @@ begin
       select run.*
       from jsonb_to_recordset(requests) as run (
         ord integer, id uuid, workflow_type text, organization_id uuid, idempotency_key text, active_key text,
-        step_count integer, open_count integer, waiting_count integer, request jsonb
+        step_count integer, open_count integer, waiting_count integer, request jsonb, traceparent text
       )
     ),
     led as materialized (
@@ -1109,12 +1116,12 @@ begin
     inserted as (
       insert into runledger.workflow_runs (
         id, workflow_type, organization_id, status, step_count, open_count, waiting_count, idempotency_key, active_key,
-        enqueue_request
+        enqueue_request, traceparent
       )
       select
         fresh.id, fresh.workflow_type, fresh.organization_id,
         case when fresh.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end, fresh.step_count,
-        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request
+        fresh.open_count, fresh.waiting_count, fresh.idempotency_key, fresh.active_key, fresh.request, fresh.traceparent
       from fresh
       where (select differing.fields from differing) is null
       order by fresh.workflow_type, fresh.organization_id, fresh.idempotency_key, fresh.active_key, fresh.ord
@@ -1179,7 +1186,9 @@ revoke all on function runledger.enqueue_workflow_runs(jsonb) from public;
 --
 -- run_ids, closed_counts, no_longer_waiting_counts, new_unsuccessful_counts: the runs, each once; how many of their
 -- steps that ended were counted open or waiting until now, and how many did not succeed. succeeded_ids,
--- unsuccessful_ids: those steps. The caller holds the locks of the runs. Nothing is released under a cancelled run: it
+-- unsuccessful_ids: those steps. With tells, returns {steps: [{run_id, step_id, step_key, status, job_type,
+-- organization_id}], runs: [{run_id, workflow_type, organization_id, status}]}: each step that was released or cancelled,
+-- each run that has ended (perhaps more than once), null for none. The caller holds the locks of the runs. Nothing is released under a cancelled run: it
 -- has no blocked steps.
 --
 -- This and the other functions of the hot path look rows up by the elements of an array, which PostgreSQL expects to be
@@ -1191,8 +1200,9 @@ create function runledger.release_workflow_dependents(
   no_longer_waiting_counts integer[],
   new_unsuccessful_counts integer[],
   succeeded_ids uuid[],
-  unsuccessful_ids uuid[]
-) returns void
+  unsuccessful_ids uuid[],
+  tells boolean default false
+) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -1201,6 +1211,10 @@ set plan_cache_mode = force_generic_plan
 as $fn$
 declare
   notification_count integer;
+  wave_steps jsonb;
+  wave_runs jsonb;
+  all_steps jsonb;
+  all_runs jsonb;
 begin
   while run_ids is not null loop
     with counted as materialized (
@@ -1253,8 +1267,8 @@ begin
         and step.id = counted.id
         and step.status = 'BLOCKED'
       returning
-        step.id, step.run_id, step.status, step.job_type, step.organization_id, step.priority, step.max_attempts,
-        step.timeout_seconds, step.stage, step.payload
+        step.id, step.run_id, step.step_key, step.status, step.job_type, step.organization_id, step.priority,
+        step.max_attempts, step.timeout_seconds, step.stage, step.payload
     ),
     enqueued as (
       insert into runledger.job_queue (
@@ -1315,7 +1329,8 @@ begin
         and run.id = tallied.run_id
       -- Looked for at the end only: the request of a large run is megabytes.
       returning
-        run.id, case when run.finished_at is not null then run.enqueue_request ? 'result_step_key' end as is_awaited
+        run.id, run.workflow_type, run.organization_id, run.status, run.finished_at,
+        case when run.finished_at is not null then run.enqueue_request ? 'result_step_key' end as is_awaited
     ),
     -- Somebody may be waiting for the result. NOTIFY takes a lock of the whole database at commit, so runs without a
     -- declared result do without.
@@ -1328,14 +1343,44 @@ begin
       array_agg(tallied.run_id), array_agg(0),
       (select array_agg(touched.id) from touched where touched.status = 'CANCELED'),
       -- Asked for so that it is done.
-      (select notified.notification_count from notified)
-    into run_ids, closed_counts, unsuccessful_ids, notification_count
+      (select notified.notification_count from notified),
+      case
+        when tells then
+          (
+            select jsonb_agg(jsonb_build_object(
+              'run_id', touched.run_id, 'step_id', touched.id, 'step_key', touched.step_key, 'status', touched.status,
+              'job_type', touched.job_type, 'organization_id', touched.organization_id
+            ))
+            from touched
+            where touched.status <> 'BLOCKED'
+          )
+      end,
+      case
+        when tells then
+          (
+            select jsonb_agg(jsonb_build_object(
+              'run_id', rolled.id, 'workflow_type', rolled.workflow_type, 'organization_id', rolled.organization_id,
+              'status', rolled.status
+            ))
+            from rolled
+            where rolled.finished_at is not null
+          )
+      end
+    into run_ids, closed_counts, unsuccessful_ids, notification_count, wave_steps, wave_runs
     from tallied
     where tallied.canceled > 0;
+    if tells then
+      all_steps := coalesce(all_steps || wave_steps, wave_steps, all_steps);
+      all_runs := coalesce(all_runs || wave_runs, wave_runs, all_runs);
+    end if;
     succeeded_ids := null;
     no_longer_waiting_counts := closed_counts;
     new_unsuccessful_counts := closed_counts;
   end loop;
+  return case
+    when all_steps is not null or all_runs is not null then
+      jsonb_strip_nulls(jsonb_build_object('steps', all_steps, 'runs', all_runs))
+  end;
 end
 $fn$;
 
@@ -1343,9 +1388,9 @@ $fn$;
 --
 -- finished: an array of {step_id, run_id, status, reason?, error_code?, error_message?, result?: {output?}}.
 -- The caller holds the locks of the runs, taken in order of id before any job's. A step that has ended already is left
--- as it is.
+-- as it is. With tells, returns what the release did, as above.
 -- With its owner's rights: who ends a job need not be able to write steps, runs and new jobs.
-create function runledger.finish_workflow_steps(finished jsonb) returns void
+create function runledger.finish_workflow_steps(finished jsonb, tells boolean default false) returns jsonb
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -1399,17 +1444,17 @@ begin
   into run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
   from tallied;
 
-  perform runledger.release_workflow_dependents(
-    run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids
+  return runledger.release_workflow_dependents(
+    run_ids, closed_counts, no_longer_waiting_counts, unsuccessful_counts, succeeded_ids, unsuccessful_ids, tells
   );
 end
 $fn$;
 
 revoke all on function runledger.place_workflow_steps(jsonb, uuid[]) from public;
 revoke all on function
-  runledger.release_workflow_dependents(uuid[], integer[], integer[], integer[], uuid[], uuid[])
+  runledger.release_workflow_dependents(uuid[], integer[], integer[], integer[], uuid[], uuid[], boolean)
 from public;
-revoke all on function runledger.finish_workflow_steps(jsonb) from public;
+revoke all on function runledger.finish_workflow_steps(jsonb, boolean) from public;
 
 -- The steps of all runs, for people: which workflow, which step of how many, where it stands, how long it took.
 create view runledger.workflow_step_runs as
@@ -2276,6 +2321,8 @@ create function runledger.claim_jobs(
   progress_done text,
   progress_total text,
   workflow_run_id uuid,
+  traceparent text,
+  waited_ms text,
   step_key text,
   prerequisites text
 )
@@ -2434,7 +2481,7 @@ begin
     returning
       queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number,
       queue.attempt, queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.payload, queue.checkpoint,
-      queue.progress_done, queue.progress_total, queue.workflow_run_id
+      queue.progress_done, queue.progress_total, queue.workflow_run_id, queue.traceparent
   ),
   posted as (
     insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
@@ -2473,12 +2520,15 @@ begin
     claimed.id, claimed.job_type, claimed.organization_id, claimed.priority, claimed.run_number, claimed.attempt,
     claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
     claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
+    coalesce(claimed.traceparent, step.traceparent),
+    (extract(epoch from clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
     step.step_key, step.prerequisites::text
   from measured
   left join claimed on true
   left join lateral (
     select
       own.step_key,
+      (select run.traceparent from runledger.workflow_runs as run where run.id = own.run_id) as traceparent,
       (
         select jsonb_object_agg(
           prerequisite.step_key,
@@ -2509,7 +2559,8 @@ revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integ
 -- JobOutcome, and an object of what only some outcomes carry, null for a plain success. (Of 500 outcomes PostgreSQL reads
 -- arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
 -- expired. Returns a row for each fate, with the places in the batch that met it, from 1: the status, with the time it is
--- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it.
+-- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it. With
+-- tells, one more row if steps were released or cancelled or runs ended: what finish_workflow_steps says of it.
 --
 -- Locks: the workflow runs in order of id, then the jobs in order of id; waits for whoever holds one. What the end of a
 -- step releases is released under these locks. Index: workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey.
@@ -2521,8 +2572,9 @@ create function runledger.settle_jobs(
   workflow_run_ids uuid[],
   kinds text[],
   mores jsonb[],
-  reaps boolean
-) returns table (status text, next_run_at text, refusal text, places integer[])
+  reaps boolean,
+  tells boolean default false
+) returns table (status text, next_run_at text, refusal text, places integer[], release jsonb)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -2712,7 +2764,7 @@ begin
       'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
       'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind', 'SUCCEEDED'),
       'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
-    ))))
+    ))), tells) as told
     from settled
     where settled.workflow_run_id is not null
       and settled.status <> 'PENDING'
@@ -2720,20 +2772,24 @@ begin
   )
   select
     settled.status, case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end, null,
-    array_agg(settled.place)
+    array_agg(settled.place), null::jsonb
   from settled
   where (select count(*) from released) >= 0
   group by 1, 2
   union all
-  select null, null, fenced.refusal, array_agg(fenced.place)
+  select null, null, fenced.refusal, array_agg(fenced.place), null
   from fenced
   where fenced.refusal is not null
-  group by 3;
+  group by 3
+  union all
+  select null, null, null, null, released.told
+  from released
+  where released.told is not null;
 end
 $fn$;
 
 revoke all on function runledger.settle_jobs(
-  uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean
+  uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean, boolean
 ) from public;
 `,
   },
@@ -3158,6 +3214,7 @@ comment on column runledger.job_queue.workflow_run_id is 'The workflow run of th
 comment on column runledger.job_queue.replay_of_job_id is 'The job that it replays.';
 comment on column runledger.job_queue.replay_of_run_number is 'The run of that job.';
 comment on column runledger.job_queue.worker_id is 'Who holds it, while it is leased.';
+comment on column runledger.job_queue.traceparent is 'Where it was asked for: W3C Trace Context, for tracing.';
 comment on column runledger.job_queue.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
 comment on column runledger.job_queue.replay_key is 'The operator''s key: a replay is made once for each.';
 comment on column runledger.job_queue.status_reason is 'Why it stands where it stands: a kind of failure, or what somebody said.';
@@ -3247,6 +3304,7 @@ comment on column runledger.workflow_runs.unsuccessful_count is 'How many steps 
 comment on column runledger.workflow_runs.created_at is 'When it was enqueued.';
 comment on column runledger.workflow_runs.finished_at is 'When it ended.';
 comment on column runledger.workflow_runs.recovery_of_run_id is 'The run that it recovers.';
+comment on column runledger.workflow_runs.traceparent is 'Where it was asked for: W3C Trace Context, for tracing.';
 comment on column runledger.workflow_runs.idempotency_key is 'The producer''s key: unique for each type and organization, for ever.';
 comment on column runledger.workflow_runs.active_key is 'At most one live run of an organization has it.';
 comment on column runledger.workflow_runs.recovery_key is 'The operator''s key: a recovery is made once for each.';

@@ -79,6 +79,10 @@ export interface ClaimedJob extends JobLease {
   readonly progressTotal?: number;
   /** Which step of which run it is, if it is one. */
   readonly workflow?: ClaimedWorkflowStep;
+  /** How long it was due when it was claimed, in milliseconds by the database's clock. */
+  readonly waitedMs: number;
+  /** Where it was asked for, as a W3C `traceparent`, if that was told. */
+  readonly traceparent?: string;
 }
 
 /** What the handler of a workflow step is told of its run. */
@@ -188,6 +192,8 @@ function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
     checkpoint: readOptionalJson(row, "checkpoint"),
     progressDone: readOptionalInteger(row, "progress_done"),
     progressTotal: readOptionalInteger(row, "progress_total"),
+    waitedMs: readInteger(row, "waited_ms"),
+    traceparent: readOptionalText(row, "traceparent"),
     workflowRunId,
     workflow: workflowRunId === undefined ? undefined : {
       runId: workflowRunId,

@@ -124,6 +124,7 @@ function encodeRequest(request: JobRequest, jobId: string, ord: number): string 
       next_run_at: request.nextRunAt?.toISOString(),
       idempotency_key: request.idempotencyKey,
       stage: request.stage,
+      traceparent: request.traceparent,
     };
     return `${JSON.stringify(settings).slice(0, -1)},"payload":${encodeJson(request.payload, { field: "payload" })}}`;
   } catch (error) {

@@ -9,6 +9,8 @@ import type { JobStatus } from "@runledger/core";
 import { present, readInteger, readJobStatus, readOptionalInstant, readOptionalText, readText } from "./_rows.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
+import { decodeReleases } from "./workflow_release.ts";
+import type { WorkflowRelease } from "./workflow_release.ts";
 
 /** How many expired leases to reap, and when their jobs are due again. */
 export interface ReapOptions {
@@ -34,13 +36,18 @@ export interface ReapedJob {
   readonly status: JobStatus;
   /** When it is due again, if it is. */
   readonly nextRunAt?: Date;
+  /** Which step of which run it is, if it is one. */
+  readonly workflow?: { readonly runId: string; readonly stepKey: string };
+  /** What else happened in its run, if anything did: of several jobs of one run, the last one has it. */
+  readonly release?: WorkflowRelease;
 }
 
 /** How many overdue leases beyond the limit a call looks at, in case rivals are reaping the first ones. */
 const SPARE_CANDIDATES = 256;
 
 // locks: the workflow runs in id order, then the jobs, oldest expiry first, skipping what others hold: whoever holds a row
-// is settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey. no row: no lease has expired.
+// is settling it. index: job_queue_lease_index, workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey. no row: no lease
+// has expired. One row without a job tells what was released.
 const REAP = `
 with overdue as materialized (
   select queue.id, queue.workflow_run_id
@@ -82,7 +89,14 @@ batch as (
 )
 select
   batch.id as job_id, batch.job_type, batch.organization_id, batch.run_number, batch.attempt, settled.status,
-  settled.next_run_at
+  settled.next_run_at,
+  batch.workflow_run_id,
+  (
+    select step.step_key
+    from runledger.workflow_steps as step
+    where step.id = case when batch.workflow_run_id is not null then batch.id end
+  ) as step_key,
+  settled.release::text as release
 from runledger.settle_jobs(
   array(select batch.id from batch order by batch.place),
   array(select batch.run_number from batch order by batch.place),
@@ -97,9 +111,12 @@ from runledger.settle_jobs(
     )
     from batch
   ),
+  true,
   true
 ) as settled
-join batch on batch.place = any (settled.places)
+left join batch on batch.place = any (settled.places)
+where batch.id is not null
+  or settled.release is not null
 `;
 
 /**
@@ -122,8 +139,13 @@ export async function reapExpiredLeases(db: Queryable, options: ReapOptions = {}
     throw new RangeError(`Cannot retry after '${retryDelayMs}': retryDelayMs must be an integer from 1 to 86400000`);
   }
   const rows = await runStatement(db, REAP, [limit, String(retryDelayMs)], { write: true });
-  return rows.map((row) =>
-    present({
+  const told = rows.find((row) => row["job_id"] === null);
+  const releases = new Map(told === undefined ? [] : decodeReleases(readText(told, "release")));
+  const reaped = rows.filter((row) => row !== told).reverse().map((row): ReapedJob => {
+    const runId = readOptionalText(row, "workflow_run_id");
+    const release = runId === undefined ? undefined : releases.get(runId);
+    if (runId !== undefined) releases.delete(runId);
+    return present({
       jobId: readText(row, "job_id"),
       jobType: readText(row, "job_type"),
       organizationId: readOptionalText(row, "organization_id"),
@@ -131,8 +153,11 @@ export async function reapExpiredLeases(db: Queryable, options: ReapOptions = {}
       attempt: readInteger(row, "attempt"),
       status: readJobStatus(row, "status"),
       nextRunAt: readOptionalInstant(row, "next_run_at"),
-    })
-  );
+      workflow: runId === undefined ? undefined : { runId, stepKey: readText(row, "step_key") },
+      release,
+    });
+  });
+  return reaped.reverse();
 }
 
 /** Refuses a limit that cannot be. */

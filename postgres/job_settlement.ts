@@ -13,9 +13,11 @@ import {
   RunledgerError,
 } from "@runledger/core";
 import type { JobLease, JobOutcome, JobStatus } from "@runledger/core";
-import { readJobStatus, readJson, readOptionalInstant } from "./_rows.ts";
+import { readJobStatus, readJson, readOptionalInstant, readText } from "./_rows.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
+import { decodeReleases } from "./workflow_release.ts";
+import type { WorkflowRelease } from "./workflow_release.ts";
 
 /** How one leased attempt ended. */
 export interface JobSettlement {
@@ -36,6 +38,8 @@ export type SettledJob =
     readonly status: JobStatus;
     /** When it is due again, if it is `PENDING`. */
     readonly nextRunAt?: Date;
+    /** What else happened in its run, if that was asked for and anything did. */
+    readonly release?: WorkflowRelease;
   }
   | {
     /** The job. */
@@ -49,16 +53,28 @@ export type SettledJob =
       | "job.workflow_handler_continuation_not_enabled";
   };
 
+/** How settlements are answered. */
+export interface SettleOptions {
+  /**
+   * Whether to tell what settlements of steps led to, in {@linkcode SettledJob}'s `release`: of several jobs of one run,
+   * the last one has it. It costs no round trip, but the database has to write it down. @default {false}
+   */
+  readonly tellsRelease?: boolean;
+}
+
 /** The most settlements that one call takes. */
 export const MAX_SETTLE_BATCH = 1000;
 
 // locks: the workflow runs in id order, then the jobs in id order; waits for whoever holds one. See the function.
-// a row for each fate, with the places in the batch that met it; a place that is in none has lost its lease.
+// a row for each fate, with the places in the batch that met it; a place that is in none has lost its lease. One more,
+// without places, tells what was released.
 const SETTLE = `
-select settled.status, settled.next_run_at, settled.refusal, array_to_json(settled.places)::text as places
+select
+  settled.status, settled.next_run_at, settled.refusal, array_to_json(settled.places)::text as places,
+  settled.release::text as release
 from runledger.settle_jobs(
   $1::text::uuid[], $2::text::integer[], $3::text::integer[], $4::text::uuid[], $5::text::uuid[], $6::text::text[],
-  $7::text::jsonb[], false
+  $7::text::jsonb[], false, $8::boolean
 ) as settled
 `;
 
@@ -74,6 +90,7 @@ from runledger.settle_jobs(
  * @param db A pool, client or open transaction. In a transaction, what it writes commits with the settlements or not at
  * all.
  * @param settlements At most 1000, no job twice; an empty list does nothing.
+ * @param options Whether to tell what it led to in workflow runs.
  * @returns One entry for each settlement, in the same order.
  * @throws {RunledgerError} `job.invalid_outcome`, `job.invalid_progress` or `job.invalid_payload` before anything is sent;
  * `db.*` codes.
@@ -82,6 +99,7 @@ from runledger.settle_jobs(
 export async function settleJobs(
   db: Queryable,
   settlements: readonly JobSettlement[],
+  options: SettleOptions = {},
 ): Promise<readonly SettledJob[]> {
   if (settlements.length > MAX_SETTLE_BATCH) {
     throw new RangeError(`Cannot settle ${settlements.length} jobs at once: at most ${MAX_SETTLE_BATCH}`);
@@ -98,16 +116,37 @@ export async function settleJobs(
     arrayText(leases.map(({ workflowRunId }) => workflowRunId ?? "null")),
     arrayText(settlements.map(({ outcome }) => outcome.kind)),
     arrayText(more),
+    options.tellsRelease === true,
   ], { write: true });
   const results = leases.map(({ jobId }): SettledJob => ({ jobId, settled: false, code: "job.lease_owner_mismatch" }));
   for (const row of rows) {
+    if (row["places"] === null) continue;
     for (const place of readJson(row, "places") as readonly number[]) {
       const lease = leases[place - 1];
       if (lease === undefined) throw new RunledgerError("db.unexpected_result");
       results[place - 1] = decodeSettled(lease.jobId, row);
     }
   }
+  const told = rows.find((row) => row["places"] === null);
+  if (told !== undefined) addReleases(results, leases, decodeReleases(readText(told, "release")));
   return results;
+}
+
+/** Gives what happened in each run to the last job of it that was settled. */
+function addReleases(
+  results: SettledJob[],
+  leases: readonly JobLease[],
+  releases: ReadonlyMap<string, WorkflowRelease>,
+): void {
+  const left = new Map(releases);
+  for (let place = leases.length - 1; place >= 0 && left.size > 0; place--) {
+    const runId = leases[place]?.workflowRunId?.toLowerCase();
+    const result = results[place];
+    const release = runId === undefined ? undefined : left.get(runId);
+    if (runId === undefined || release === undefined || result?.settled !== true) continue;
+    results[place] = { ...result, release };
+    left.delete(runId);
+  }
 }
 
 /** Writes an array for PostgreSQL; the items are ids, numbers, words, or quoted already. */
@@ -124,6 +163,7 @@ function arrayText(items: readonly (string | number)[]): string {
  * @param db A pool, client or open transaction.
  * @param lease The lease that the attempt ran under; a {@linkcode ClaimedJob} is one.
  * @param outcome How the attempt ended.
+ * @param options Whether to tell what it led to in a workflow run.
  * @returns The job's new status.
  * @throws {RunledgerError} `job.lease_owner_mismatch` when the lease is lost; `job.invalid_progress` when the progress
  * contradicts what is stored; `job.workflow_handler_continuation_not_enabled`; otherwise as {@linkcode settleJobs}.
@@ -140,8 +180,9 @@ export async function settleJob(
   db: Queryable,
   lease: JobLease,
   outcome: JobOutcome,
+  options: SettleOptions = {},
 ): Promise<Extract<SettledJob, { settled: true }>> {
-  const [result] = await settleJobs(db, [{ lease, outcome }]);
+  const [result] = await settleJobs(db, [{ lease, outcome }], options);
   if (result === undefined) throw new RunledgerError("db.unexpected_result");
   if (!result.settled) throw new RunledgerError(result.code);
   return result;

@@ -35,7 +35,8 @@ export type { ClaimCursor, ClaimedJob, ClaimedWorkflowStep, ClaimJobsOptions } f
 export { heartbeatJobs, recordJobProgress, releaseJobs } from "./job_lease.ts";
 export type { HeartbeatOptions, HeartbeatResult, HeartbeatState, JobProgressUpdate } from "./job_lease.ts";
 export { MAX_SETTLE_BATCH, settleJob, settleJobs } from "./job_settlement.ts";
-export type { JobSettlement, SettledJob } from "./job_settlement.ts";
+export type { JobSettlement, SettledJob, SettleOptions } from "./job_settlement.ts";
+export type { FinishedRun, ReleasedStep, WorkflowRelease } from "./workflow_release.ts";
 export { appendJobLogs, JOB_LOG_LEVELS, listJobLogs, MAX_LOG_MESSAGE_BYTES } from "./job_logs.ts";
 export type { JobLog, JobLogEntry, JobLogLevel, ListJobLogsOptions } from "./job_logs.ts";
 

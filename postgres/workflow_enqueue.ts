@@ -139,6 +139,7 @@ function encodeRun(
     organization_id: run.organizationId?.toLowerCase(),
     idempotency_key: run.idempotencyKey,
     active_key: run.activeKey,
+    traceparent: run.traceparent,
     step_count: request.steps.length,
     open_count: request.steps.length - waitingCount,
     waiting_count: waitingCount,
