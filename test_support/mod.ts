@@ -1,8 +1,24 @@
 /**
- * What the tests, examples and the demo of Runledger run on: an embedded PostgreSQL and databases of their own.
+ * Testing with Runledger: a kit that runs jobs in a time that only the test moves, an embedded PostgreSQL, and databases
+ * for one test each.
  *
  * @module
  */
+
+// A kit for tests of jobs, workflows and schedules
+export { createTestKit } from "./create_test_kit.ts";
+export type { TestKitDatabaseOptions, TestKitOptions } from "./create_test_kit.ts";
+export { RunledgerTestKit } from "./test_kit.ts";
+export type { Duration, JobTarget } from "./test_kit.ts";
+export type { IdleReport, RunAttempt, RunOptions } from "./kit_engine.ts";
+export type { FaultOptions } from "./attempt_faults.ts";
+export { TestJob } from "./test_job.ts";
+export type { TestJobOutput } from "./test_job.ts";
+export { TestRun } from "./test_run.ts";
+export type { TestStepKey } from "./test_run.ts";
+export type { ExpectedEvent, LedgerExpectation } from "./ledger_text.ts";
+export { drawWorkflowRun } from "./run_drawing.ts";
+export type { InProcessDatabase } from "./pglite_database.ts";
 
 // A database for a test
 export { createEphemeralDatabase } from "./ephemeral_database.ts";
