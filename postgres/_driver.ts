@@ -78,6 +78,11 @@ export function assertOpen(scope: Scope): void {
   if (scope.connection?.isLost === true) throw connectionLostError();
 }
 
+/** Refuses a statement that the caller sends by the driver's own means, where it would run outside of its transaction. */
+export function assertConnected(scope: Scope): void {
+  if (scope.hasEnded || scope.connection?.isLost === true) assertOpen(scope);
+}
+
 export function connectionLostError(): RunledgerError {
   return new RunledgerError("db.unavailable", {
     internalMessage: "The connection of this transaction or session was lost before.",

@@ -5,7 +5,7 @@
  */
 
 import { RunledgerError } from "@runledger/core";
-import { connectionLostError, createScope, encodeText, readReply, registerDriver } from "./_driver.ts";
+import { assertConnected, connectionLostError, createScope, encodeText, readReply, registerDriver } from "./_driver.ts";
 import type { Driver, Reply, Scope } from "./_driver.ts";
 import { createSessionDriver } from "./_driver_session.ts";
 import { isConnectionLost, mapDatabaseError } from "./_errors.ts";
@@ -115,8 +115,9 @@ function runDriverScope<T>(
   return new Promise<T>((resolve, reject) => {
     const body = (tx: PostgresJsTransaction) =>
       new Promise<T>((resolveBody, rejectBody) => {
-        registerDriver(tx, createTransactionDriver(tx, scope));
-        const running = callFunction(fn, tx);
+        const guarded = guardTransaction(tx, scope);
+        registerDriver(guarded, createTransactionDriver(tx, scope));
+        const running = callFunction(fn, guarded);
         progress = { step: "running", body: running };
         running.then((value) => {
           scope.hasEnded = true;
@@ -145,6 +146,27 @@ function runDriverScope<T>(
       return onError(error);
     }
     result.then((value) => resolve(value as T), onError);
+  });
+}
+
+/** What sends statements, beside calling the transaction itself. */
+const SENDING = new Set<PropertyKey>(["unsafe", "savepoint", "file", "notify"]);
+
+/**
+ * Refuses the caller's own statements once the connection is lost or the transaction is over. postgres.js would send
+ * them to the same connection object: an uncaught TypeError that ends the process while that is closed, and a statement
+ * in somebody else's transaction when it is open again.
+ */
+function guardTransaction(tx: PostgresJsTransaction, scope: Scope): PostgresJsTransaction {
+  return new Proxy(tx, {
+    apply(target, self, args) {
+      assertConnected(scope);
+      return Reflect.apply(target as never, self, args);
+    },
+    get(target, key) {
+      if (SENDING.has(key)) assertConnected(scope);
+      return Reflect.get(target, key);
+    },
   });
 }
 

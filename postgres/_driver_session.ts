@@ -7,6 +7,7 @@
 
 import { RunledgerError } from "@runledger/core";
 import {
+  assertConnected,
   connectionLostError,
   createScope,
   encodeText,
@@ -72,7 +73,12 @@ async function openSavepoint(session: Session, scope: Scope): Promise<boolean> {
 
 /** Runs a function on a handle of its own, which is dead when the function has settled. */
 async function callWithHandle<T>(session: Session, scope: Scope, fn: (tx: Queryable) => Promise<T>): Promise<T> {
-  const handle: StatementRunner = { query: (text, values) => session.runner.query(text, values) };
+  const handle: StatementRunner = {
+    query: async (text, values) => {
+      assertConnected(scope);
+      return await session.runner.query(text, values);
+    },
+  };
   registerDriver(handle, createSessionDriver(session, scope));
   try {
     return await fn(handle);

@@ -50,6 +50,12 @@ function hasCode(code: RunledgerErrorCode): (error: unknown) => boolean {
 
 const ALL = { scope: "all" } as const;
 
+/** A statement as a handler sends it, past this library. */
+async function sendDirectly(tx: Queryable): Promise<void> {
+  if ("unsafe" in tx) await tx.unsafe("select 1");
+  else if ("query" in tx) await tx.query("select 1");
+}
+
 /** The end of every answer outside a transaction: ReadyForQuery, idle. The server has committed before it sends this. */
 const READY_FOR_QUERY = "Z\0\0\0\x05I";
 
@@ -178,6 +184,25 @@ for (const kind of POOLS) {
     });
     await assert.rejects(failing, hasCode("db.unavailable"));
     assert.equal((await getJob(database.sql, jobId, ALL))?.status, "PENDING");
+  });
+
+  Deno.test(`${kind.name}: after a loss the driver's own statements are refused, too`, async () => {
+    await using database = await openTestDatabase();
+    await using faulty = await openThroughProxy(kind, database.url);
+    const { db, proxy } = faulty;
+    let kept: Queryable | undefined;
+    const failing = atomically(db, async (tx) => {
+      kept = tx;
+      await enqueueJob(tx, request());
+      proxy.cut();
+      await assert.rejects(sendDirectly(tx));
+      // The driver has noticed by its next turn, and would send the next one to a socket that is gone.
+      await new Promise((resolve) => setTimeout(resolve));
+      await assert.rejects(sendDirectly(tx));
+    });
+    await assert.rejects(failing, hasCode("db.unavailable"));
+    assert(kept !== undefined);
+    await assert.rejects(sendDirectly(kept), TypeError);
   });
 
   Deno.test(`${kind.name}: a refused connection is unavailable, also for a write`, async () => {
