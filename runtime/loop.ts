@@ -4,6 +4,7 @@
  * @module
  */
 
+import { RunledgerError } from "@runledger/core";
 import { errorFields } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 
@@ -148,6 +149,35 @@ export function within<T>(promise: Promise<T>, limit: WaitLimit): Promise<T> {
     if (signal?.aborted === true) giveUp();
     else signal?.addEventListener("abort", giveUp, { once: true });
   });
+}
+
+/** How long a statement of a loop may take before the loop goes on without it, in milliseconds. */
+const ANSWER_TIMEOUT_MS = 60_000;
+
+/** How long a loop that is asked to stop still waits for its last statement, in milliseconds. */
+const LAST_ANSWER_MS = 2000;
+
+/**
+ * Waits for a statement of a loop, but not for ever: a connection may be dead without either side knowing.
+ *
+ * @param statement What to wait for. What becomes of it later is nobody's matter.
+ * @param signal The loop's: after its abort only a few more seconds are waited for.
+ * @returns What the statement gave.
+ * @throws {RunledgerError} `db.unavailable` when no answer came in time.
+ */
+export async function answered<T>(statement: Promise<T>, signal: AbortSignal): Promise<T> {
+  const late = () => new RunledgerError("db.unavailable", { internalMessage: "a statement was not answered in time" });
+  const end = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const onAbort = () => timer ??= setTimeout(() => end.abort(), LAST_ANSWER_MS);
+  if (signal.aborted) onAbort();
+  else signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await within(statement, { timeoutMs: ANSWER_TIMEOUT_MS, signal: end.signal, late });
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 /** Waits for a promise, but not for ever; says whether it settled in time. */

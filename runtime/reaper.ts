@@ -12,7 +12,7 @@ import { emptyHooks, HookRunner } from "./hooks.ts";
 import type { JobFailedEvent } from "./hooks.ts";
 import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { runLoop } from "./loop.ts";
+import { answered, runLoop } from "./loop.ts";
 
 /** How many leases one statement reaps, and how many jobs one removes. */
 const BATCH = 500;
@@ -53,7 +53,7 @@ export interface ReaperReport {
  *
  * @param db A pool, or a handle of one session that nobody else uses.
  * @param options What to do, and until when.
- * @returns What it did, after the last statement.
+ * @returns What it did, after the last statement, or a few seconds after the signal if that is never answered.
  * @throws {TypeError} When a setting cannot be.
  */
 export async function runReaper(db: Queryable, options: ReaperOptions): Promise<ReaperReport> {
@@ -66,7 +66,8 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
 
   async function reapAll(): Promise<void> {
     for (let count = BATCH; count === BATCH && !signal.aborted;) {
-      const jobs = await reapExpiredLeases(db, { limit: BATCH, retryDelayMs: config.reaperRetryDelayMs });
+      const statement = reapExpiredLeases(db, { limit: BATCH, retryDelayMs: config.reaperRetryDelayMs });
+      const jobs = await answered(statement, signal);
       count = jobs.length;
       reaped += count;
       for (const job of jobs) announce(job);
@@ -84,7 +85,7 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
 
   async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
     for (let count = BATCH; count === BATCH && !signal.aborted;) {
-      count = await deleteFinishedJobs(db, { ...rule, limit: BATCH });
+      count = await answered(deleteFinishedJobs(db, { ...rule, limit: BATCH }), signal);
       deleted += count;
     }
   }

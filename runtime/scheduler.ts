@@ -9,7 +9,7 @@ import type { DeferredSchedule, Queryable } from "@runledger/postgres";
 import { JobsConfig } from "./config.ts";
 import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { runLoop } from "./loop.ts";
+import { answered, runLoop } from "./loop.ts";
 
 /** How many schedules one statement fires. */
 const BATCH = 100;
@@ -41,7 +41,7 @@ export interface SchedulerReport {
  *
  * @param db A pool, or a handle of one session that nobody else uses.
  * @param options What to do, and until when.
- * @returns What it did, after the last statement.
+ * @returns What it did, after the last statement, or a few seconds after the signal if that is never answered.
  * @throws {TypeError} When a setting cannot be.
  */
 export async function runScheduler(db: Queryable, options: SchedulerOptions): Promise<SchedulerReport> {
@@ -53,7 +53,7 @@ export async function runScheduler(db: Queryable, options: SchedulerOptions): Pr
   let deferred = 0;
 
   async function fireDue(): Promise<number | void> {
-    const result = await materializeDueSchedules(db, { limit: BATCH });
+    const result = await answered(materializeDueSchedules(db, { limit: BATCH }), signal);
     fired += result.fired.length;
     deferred += result.deferred.length;
     for (const { name, jobId, scheduledFor } of result.fired) {

@@ -10,7 +10,17 @@ import { JobCatalog, Supervisor } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { openTestDatabase } from "./support/database.ts";
-import { abortOf, endedJobs, enqueue, expireLease, gate, readJob, recordingLogger } from "./support/worker_harness.ts";
+import {
+  abortOf,
+  countdown,
+  endedJobs,
+  enqueue,
+  expireLease,
+  faultyDatabase,
+  gate,
+  readJob,
+  recordingLogger,
+} from "./support/worker_harness.ts";
 
 const QUICK = { pollIntervalMs: 20, reaperIntervalSeconds: 1, reaperRetryDelayMs: 1 };
 
@@ -104,6 +114,22 @@ Deno.test("a loop that ends by itself is fatal: the others stop, and the error n
   });
   await assert.rejects(supervisor.shutdown());
   await logger.line("ended by itself");
+});
+
+Deno.test("a supervisor stops although the database never answers again", async () => {
+  await using db = await openTestDatabase();
+  const faulty = faultyDatabase(db.sql);
+  const { done, count } = countdown(3);
+  // The first statements of the worker, the reaper and the scheduler.
+  faulty.onStatement = () => {
+    count();
+    return new Promise(() => {});
+  };
+  const catalog = new JobCatalog().handle(defineJob({ type: "unanswered" }), () => {});
+  const supervisor = new Supervisor(faulty, { catalog, config: { ...QUICK, leaseTtlSeconds: 1 } });
+  await done;
+  const report = await supervisor.shutdown();
+  assert.deepEqual(Object.keys(report), ["worker", "reaper", "scheduler"]);
 });
 
 Deno.test("settings that cannot be are refused at once", async () => {
