@@ -15,9 +15,10 @@ import {
   listWorkflowRunMutations,
 } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
+import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
-import { drawRun, waitForRun } from "./support/workflow.ts";
+import { waitForRun } from "./support/workflow.ts";
 
 const listPages = defineJob({
   type: "crawl.list",
@@ -69,10 +70,10 @@ await using _supervisor = new Supervisor(sql, {
 });
 
 const { runId } = await enqueueWorkflowRun(sql, run);
-console.log(await drawRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId));
 const { status } = await waitForRun(sql, runId);
 console.log(`the run is ${status}`);
-console.log(await drawRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId));
 for (const { mutationKey, metadata } of (await listWorkflowRunMutations(sql, runId, { scope: "global" })).items) {
   console.log(`  mutation ${mutationKey}: ${JSON.stringify(metadata)}`);
 }

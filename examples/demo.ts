@@ -8,6 +8,7 @@
 
 import { TERMINAL_JOB_STATUSES } from "@runledger/core";
 import { consoleLogger, shutdownSignal, Supervisor } from "@runledger/runtime";
+import { drawWorkflowRun } from "@runledger/test-support";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import type postgres from "postgres";
@@ -21,7 +22,6 @@ import { createLedgerTable } from "./demo/ledger_table.ts";
 import type { Screen } from "./demo/ledger_table.ts";
 import { renderSummary, summarize } from "./demo/summary.ts";
 import { INTERRUPTED, openDatabase } from "./support/database.ts";
-import { drawRun } from "./support/workflow.ts";
 
 /** How often the ledger is read, in milliseconds. */
 const REFRESH_MS = 40;
@@ -74,7 +74,7 @@ async function runDemo(signal: AbortSignal): Promise<number> {
   screen.write(`\n${renderSummary(summary)}\n`);
   if (invoice.runId !== undefined) {
     screen.write(`\nselect * from runledger.workflow_step_runs\n${await renderStepRuns(sql, invoice.runId)}\n`);
-    screen.write(`\n${await drawRun(sql, invoice.runId)}\n`);
+    screen.write(`\n${await drawWorkflowRun(sql, invoice.runId)}\n`);
   }
   return 0;
 }

@@ -10,9 +10,9 @@ import { defineJob, WorkflowDagBuilder } from "@runledger/core";
 import type { AnyWorkflowGraph } from "@runledger/core";
 import { enqueueWorkflowRun, getWorkflowResult, WORKFLOW_RUN_ENDED_CHANNEL } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
+import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
-import { drawRun } from "./support/workflow.ts";
 
 const split = defineJob({
   type: "words.split",
@@ -76,5 +76,5 @@ const result = await getWorkflowResult(sql, runId, {
   timeoutMs: 30_000,
   listen: async (wake) => (await sql.listen(WORKFLOW_RUN_ENDED_CHANNEL, wake)).unlisten,
 });
-console.log(await drawRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId));
 console.log(`result: ${JSON.stringify(result)}`);

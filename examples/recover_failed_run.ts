@@ -10,9 +10,10 @@
 import { defineJob, JobFailure, WorkflowDagBuilder } from "@runledger/core";
 import { enqueueWorkflowRun, getWorkflowRun, recoverWorkflowRun } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
+import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
-import { drawRun, waitForRun } from "./support/workflow.ts";
+import { waitForRun } from "./support/workflow.ts";
 
 const Order = z.object({ orderId: z.string() });
 const reserve = defineJob({ type: "order.reserve", payload: Order, output: z.object({ reservation: z.string() }) });
@@ -61,7 +62,7 @@ const run = new WorkflowDagBuilder("order.fulfil")
 const { runId } = await enqueueWorkflowRun(sql, run);
 const failed = await waitForRun(sql, runId);
 console.log(`first run: ${failed.status}`);
-console.log(await drawRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId));
 
 isCarrierDown = false;
 const recovery = { scope: "global", recoveryKey: "carrier is back", mode: "RESUME" } as const;
@@ -70,7 +71,7 @@ console.log(`two recoveries at once: ${both.map(({ disposition }) => disposition
 const resumed = both[0].runId;
 const { status } = await waitForRun(sql, resumed);
 console.log(`second run: ${status}`);
-console.log(await drawRun(sql, resumed));
+console.log(await drawWorkflowRun(sql, resumed));
 const { recoveryOfRunId } = await getWorkflowRun(sql, resumed, { scope: "global" }) ?? {};
 console.log(
   `it recovers the first: ${recoveryOfRunId === runId}; reserve ran ${runs["reserve"]}x, ship ${runs["ship"]}x`,

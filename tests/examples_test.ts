@@ -34,10 +34,14 @@ interface Running {
   readonly signal: (name: Deno.Signal) => void;
 }
 
-function start(example: string, env: Readonly<Record<string, string>> = {}): Running {
+function start(
+  example: string,
+  env: Readonly<Record<string, string>> = {},
+  command: "run" | "test" = "run",
+): Running {
   // Not node:child_process: after a kill, Deno 2.9 reports there that the signal ended the program, whatever it did.
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-all", `examples/${example}`],
+    args: [command, "--allow-all", `examples/${example}`],
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
@@ -69,8 +73,12 @@ function start(example: string, env: Readonly<Record<string, string>> = {}): Run
   return { ended, printed, signal: (name) => child.kill(name) };
 }
 
-async function run(example: string, env: Readonly<Record<string, string>> = {}): Promise<Ended> {
-  const program = start(example, env);
+async function run(
+  example: string,
+  env: Readonly<Record<string, string>> = {},
+  command: "run" | "test" = "run",
+): Promise<Ended> {
+  const program = start(example, env, command);
   const timer = setTimeout(() => program.signal("SIGKILL"), 60_000);
   return await program.ended.finally(() => clearTimeout(timer));
 }
@@ -137,7 +145,7 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Examples that run until they are stopped, or that others import; tested below. */
-const OTHERS = ["demo.ts", "jobs.ts", "produce.ts", "serve_and_work.ts", "worker.ts"];
+const OTHERS = ["demo.ts", "jobs.ts", "produce.ts", "serve_and_work.ts", "testing_your_jobs_test.ts", "worker.ts"];
 
 for (const [example, lines] of Object.entries(PROGRAMS)) {
   Deno.test(`examples/${example} does what it says, twice in one database`, async () => {
@@ -148,6 +156,12 @@ for (const [example, lines] of Object.entries(PROGRAMS)) {
     }
   });
 }
+
+Deno.test("examples/testing_your_jobs_test.ts: passes, as a test file of its own", async () => {
+  const { code, stdout, stderr } = await run("testing_your_jobs_test.ts", {}, "test");
+  assert.equal(code, 0, `${stdout}\n${stderr}`);
+  assert.match(stdout, /\nok \| 4 passed \| 0 failed /);
+});
 
 Deno.test("examples: every one is run by a test", async () => {
   const found = (await readdir("examples")).filter((name) => name.endsWith(".ts")).sort();
