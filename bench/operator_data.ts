@@ -330,7 +330,7 @@ where queue.attempt > 0
 insert into runledger.job_logs (job_id, run_number, attempt, level, message)
 select chatty.id, 1, 1, case when number % 10000 = 0 then 'error' else 'debug' end, 'line ' || number
 from (
-  select queue.id from runledger.job_queue as queue where queue.status = 'LEASED' order by queue.lease_expires_at limit 1
+  select queue.id from runledger.job_queue as queue where queue.attempt > 0 order by queue.id desc limit 1
 ) as chatty
 cross join generate_series(1, 50000) as number`;
 

@@ -46,7 +46,7 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
       (select id from runledger.job_queue where idempotency_key is not null and status = 'SUCCEEDED' limit 1) as job_id,
       (select idempotency_key from runledger.job_queue where idempotency_key is not null limit 1) as key,
       (select job_id from runledger.job_dead_letters limit 1) as dead_id,
-      (select id from runledger.job_queue where status = 'LEASED' order by lease_expires_at limit 1) as chatty_id,
+      (select job_id from runledger.job_logs order by id desc limit 1) as chatty_id,
       (select id from runledger.workflow_runs where status = 'COMPLETED_WITH_ERRORS' limit 1) as run_id,
       (select run_id from runledger.workflow_run_mutations limit 1) as appended_id`;
   if (target === undefined) throw new Error("The database is empty.");
