@@ -300,6 +300,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
 as $fn$
@@ -313,59 +314,50 @@ begin
     for update;
   end if;
 
-  -- Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
-  -- again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
+  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was there
+  -- before, and a lease that ran out meanwhile would pass.
+  perform
+  from runledger.job_queue as queue
+  where queue.id = any (job_ids)
+  order by queue.id
+  for update;
+
   return query
-  with input as materialized (
+  with fenced as materialized (
     select
-      outcome.place::integer as place, outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token,
-      outcome.workflow_run_id, outcome.kind, outcome.more
-    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
-      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-  ),
-  locked as materialized (
-    select
-      queue.ctid, queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
-      queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
-    from runledger.job_queue as queue
-    where queue.id = any (job_ids)
-    order by queue.id
-    for update
-  ),
-  fenced as materialized (
-    select
-      input.place, input.job_id, input.run_number, input.attempt, input.kind, input.more, locked.ctid,
-      case input.kind
+      outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
+      case outcome.kind
         when 'succeeded' then 'SUCCEEDED'
         when 'canceled' then 'CANCELED'
         when 'failed' then
           case
-            when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
+            when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
               'DEAD_LETTERED'
             else 'PENDING'
           end
         else 'PENDING'
       end as next_status,
       case
-        when coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
-          > coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total)
+        when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
+          > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
           then 'job.invalid_progress'
-        when input.kind = 'continued' and locked.workflow_run_id is not null and not exists (
+        when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
           select
           from runledger.workflow_steps as step
-          where step.id = locked.id
+          where step.id = queue.id
             and step.allows_continuation
         )
           then 'job.workflow_handler_continuation_not_enabled'
       end as refusal
-    from input
-    join locked on locked.id = input.job_id
-    where locked.status = 'LEASED'
-      and locked.run_number = input.run_number
-      and locked.attempt = input.attempt
-      and locked.lease_token = input.lease_token
-      and locked.workflow_run_id is not distinct from input.workflow_run_id
-      and (locked.lease_expires_at <= clock_timestamp()) = reaps
+    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+    join runledger.job_queue as queue on queue.id = outcome.job_id
+    -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
+    where queue.lease_token = outcome.lease_token
+      and queue.run_number = outcome.run_number
+      and queue.attempt = outcome.attempt
+      and queue.workflow_run_id is not distinct from outcome.workflow_run_id
+      and (queue.lease_expires_at <= clock_timestamp()) = reaps
   ),
   settled as (
     update runledger.job_queue as queue

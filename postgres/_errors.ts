@@ -53,7 +53,6 @@ const CONSTRAINT_CODES: Readonly<Record<string, RunledgerErrorCode>> = {
   job_queue_idempotency_unique: "job.idempotency_conflict",
   job_queue_progress_check: "job.invalid_progress",
   job_queue_replay_unique: "job.replay_idempotency_conflict",
-  job_queue_stage_check: "job.invalid_request",
   job_queue_transition_check: "job.invalid_state_transition",
   job_runtime_configs_config_check: "job.invalid_request",
   job_runtime_configs_job_type_fkey: "job.definition_not_found",

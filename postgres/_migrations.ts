@@ -106,38 +106,35 @@ create table runledger.job_queue (
   output jsonb,
   enqueue_request jsonb,
   constraint job_queue_pkey primary key (id),
-  constraint job_queue_status_check
-    check (status in ('PENDING', 'LEASED', 'SUCCEEDED', 'DEAD_LETTERED', 'CANCELED')),
-  constraint job_queue_stage_check check (stage in ('queued', 'scheduled', 'running', 'completed')),
-  -- Who waits is queued or scheduled, who is leased runs, who succeeded is completed.
-  constraint job_queue_stage_of_status_check check (
+  -- What a job of each status looks like. A lease is whole or absent; a cancelled job may keep the expiry of the lease it
+  -- had, as a quiescence mark. One check, since every transition pays for each that there is.
+  constraint job_queue_state_check check (
     case status
-      when 'PENDING' then stage in ('queued', 'scheduled')
-      when 'LEASED' then stage = 'running'
-      when 'SUCCEEDED' then stage = 'completed'
-      else stage <> 'completed'
+      when 'LEASED' then
+        stage = 'running' and lease_token is not null and lease_expires_at is not null and worker_id is not null
+        and attempt > 0 and started_at is not null and finished_at is null and output is null
+      when 'SUCCEEDED' then
+        stage = 'completed' and lease_token is null and lease_expires_at is null and worker_id is null
+        and finished_at is not null
+      when 'PENDING' then
+        stage in ('queued', 'scheduled') and lease_token is null and lease_expires_at is null and worker_id is null
+        and finished_at is null and output is null
+      when 'DEAD_LETTERED' then
+        stage in ('queued', 'scheduled', 'running') and lease_token is null and lease_expires_at is null
+        and worker_id is null and finished_at is not null and output is null
+      when 'CANCELED' then
+        stage in ('queued', 'scheduled', 'running') and lease_token is null and worker_id is null
+        and finished_at is not null and output is null
+      else false
     end
   ),
-  -- A lease is whole or absent. A cancelled job may keep the expiry of the lease it had, as a quiescence mark.
-  constraint job_queue_lease_check check (
-    case
-      when status = 'LEASED' then
-        lease_token is not null and lease_expires_at is not null and worker_id is not null and attempt > 0
-        and started_at is not null
-      else lease_token is null and worker_id is null and (lease_expires_at is null or status = 'CANCELED')
-    end
-  ),
-  constraint job_queue_finished_check
-    check ((finished_at is not null) = (status in ('SUCCEEDED', 'DEAD_LETTERED', 'CANCELED'))),
   constraint job_queue_traceparent_check check (octet_length(traceparent) = 55),
-  constraint job_queue_output_check check (output is null or status = 'SUCCEEDED'),
   constraint job_queue_counters_check check (
     run_number > 0 and attempt >= 0 and attempt <= max_attempts and timeout_seconds > 0 and event_seq > 0
   ),
-  constraint job_queue_progress_check check (
-    coalesce(progress_done, 0) >= 0 and coalesce(progress_total, 0) >= 0
-    and (progress_done <= progress_total or progress_done is null or progress_total is null)
-  ),
+  -- Null means that nothing is known of it, and passes.
+  constraint job_queue_progress_check
+    check (progress_done >= 0 and progress_total >= 0 and progress_done <= progress_total),
   -- A keyed job always has the canonical request that its key stands for.
   constraint job_queue_idempotency_check check (
     idempotency_key is null
@@ -177,7 +174,7 @@ create unique index job_queue_replay_unique
 on runledger.job_queue (replay_of_job_id, replay_of_run_number, replay_key)
 where replay_of_job_id is not null;
 
--- The state machine of core/job_status.ts. An AFTER trigger whose WHEN clause is false costs nothing measurable.
+-- The state machine of core/job_status.ts. An AFTER trigger whose WHEN clause is false calls nothing.
 create function runledger.refuse_job_transition() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -193,12 +190,11 @@ create trigger job_queue_transition_check
 after update of status on runledger.job_queue
 for each row
 when (
-  old.status <> new.status
-  and (old.status, new.status) not in (
-    ('PENDING', 'LEASED'), ('PENDING', 'CANCELED'),
-    ('LEASED', 'PENDING'), ('LEASED', 'SUCCEEDED'), ('LEASED', 'DEAD_LETTERED'), ('LEASED', 'CANCELED'),
-    ('DEAD_LETTERED', 'PENDING'), ('CANCELED', 'PENDING')
-  )
+  not case old.status
+    when 'LEASED' then new.status in ('SUCCEEDED', 'PENDING', 'DEAD_LETTERED', 'CANCELED', 'LEASED')
+    when 'PENDING' then new.status in ('LEASED', 'CANCELED', 'PENDING')
+    else new.status = old.status or (new.status = 'PENDING' and old.status <> 'SUCCEEDED')
+  end
 )
 execute function runledger.refuse_job_transition();
 
@@ -1139,7 +1135,9 @@ begin
           select jsonb_build_object('existing', jsonb_agg(jsonb_build_object(
             'ord', led.ord,
             'run_id', coalesce(existing.id, active.id, led.leader_id),
-            'status', coalesce(existing.status, active.status, 'RUNNING'),
+            'status', coalesce(
+              existing.status, active.status, case when led.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end
+            ),
             'disposition', coalesce(existing.disposition, active.disposition, 'existing')
           )))
           from led
@@ -1723,7 +1721,8 @@ $fn$;
 
 -- Appends steps to a run while one of its gates is open, once for each mutation key.
 --
--- request: {window_step_key, steps: [as in the canonical request of a run]}; step_ids: the new ids in the order of steps.
+-- request: {window_step_key, steps: [as in the canonical request of a run]}; placements: an array of {id, place} in the
+-- order of steps: the new id, and which of them it is in an order in which they can run, from 1.
 create function runledger.append_workflow_steps(
   target_run_id uuid,
   scope_kind text,
@@ -1731,7 +1730,7 @@ create function runledger.append_workflow_steps(
   new_mutation_key text,
   mutation_metadata jsonb,
   new_request jsonb,
-  step_ids jsonb
+  placements jsonb
 ) returns jsonb
 language plpgsql
 security definer
@@ -1743,7 +1742,7 @@ declare
   mutation record;
   gate record;
   problem jsonb;
-  placements jsonb;
+  steps jsonb;
   edges jsonb;
   undefined_types jsonb;
 begin
@@ -1785,11 +1784,11 @@ begin
   end if;
 
   with added as materialized (
-    select zipped.step_key, zipped.dependencies, zipped.id::uuid as id, zipped.ord::integer as ord
+    select zipped.step_key, zipped.dependencies, zipped.id, zipped.place, zipped.ord
     from rows from (
       jsonb_to_recordset(new_request -> 'steps') as (step_key text, dependencies jsonb),
-      jsonb_array_elements_text(step_ids)
-    ) with ordinality as zipped (step_key, dependencies, id, ord)
+      jsonb_to_recordset(placements) as (id uuid, place integer)
+    ) with ordinality as zipped (step_key, dependencies, id, place, ord)
   ),
   edge as materialized (
     select
@@ -1818,16 +1817,17 @@ begin
       ),
       (
         select jsonb_build_object('error', 'workflow.invalid_dag_missing_dependency', 'details',
-          jsonb_build_object('stepKey', min(edge.step_key), 'prerequisiteStepKey', min(edge.prerequisite_step_key)))
+          jsonb_build_object('stepKey', edge.step_key, 'prerequisiteStepKey', edge.prerequisite_step_key))
         from edge
         where edge.prerequisite_id is null
-        having count(*) > 0
+        order by edge.step_key, edge.prerequisite_step_key
+        limit 1
       )
     ),
     (
       select jsonb_build_object(
         'step_ids', array_agg(added.id order by added.ord),
-        'positions', array_agg(target.step_count + added.ord order by added.ord),
+        'positions', array_agg(target.step_count + added.place order by added.ord),
         'dependency_counts', array_agg(tally.dependency_count order by added.ord),
         'pending_counts', array_agg(tally.pending_count order by added.ord),
         'unsatisfied_counts', array_agg(tally.unsatisfied_count order by added.ord)
@@ -1848,14 +1848,14 @@ begin
       )
       from edge
     )
-  into problem, placements, edges;
+  into problem, steps, edges;
   if problem is not null then
     return problem;
   end if;
 
   undefined_types := runledger.place_workflow_steps(jsonb_build_array(
     jsonb_build_object('id', target_run_id, 'organization_id', target.organization_id, 'request', new_request)
-    || placements || edges
+    || steps || edges
   ));
   if undefined_types is not null then
     return jsonb_build_object(
@@ -1880,7 +1880,7 @@ begin
       count(*) filter (where step.status = 'WAITING_FOR_EXTERNAL') as waiting,
       count(*) filter (where step.status = 'CANCELED') as unsuccessful
     from runledger.workflow_steps as step
-    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
+    where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
   ) as tally
   where run.id = target_run_id;
 
@@ -1888,7 +1888,7 @@ begin
   perform runledger.release_workflow_dependents(array[target_run_id], '{0}', '{0}', '{0}', null, array(
     select step.id
     from runledger.workflow_steps as step
-    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
+    where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
       and step.status = 'CANCELED'
   ));
   return '{"is_applied": true}';
@@ -2579,6 +2579,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
 as $fn$
@@ -2592,59 +2593,50 @@ begin
     for update;
   end if;
 
-  -- Locked first and compared afterwards: a predicate on clock_timestamp() in the update itself would not be evaluated
-  -- again after waiting for a lock whose holder changed nothing, and a lease that ran out meanwhile would pass.
+  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was there
+  -- before, and a lease that ran out meanwhile would pass.
+  perform
+  from runledger.job_queue as queue
+  where queue.id = any (job_ids)
+  order by queue.id
+  for update;
+
   return query
-  with input as materialized (
+  with fenced as materialized (
     select
-      outcome.place::integer as place, outcome.job_id, outcome.run_number, outcome.attempt, outcome.lease_token,
-      outcome.workflow_run_id, outcome.kind, outcome.more
-    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
-      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-  ),
-  locked as materialized (
-    select
-      queue.ctid, queue.id, queue.status, queue.run_number, queue.attempt, queue.max_attempts, queue.lease_token,
-      queue.lease_expires_at, queue.workflow_run_id, queue.progress_done, queue.progress_total
-    from runledger.job_queue as queue
-    where queue.id = any (job_ids)
-    order by queue.id
-    for update
-  ),
-  fenced as materialized (
-    select
-      input.place, input.job_id, input.run_number, input.attempt, input.kind, input.more, locked.ctid,
-      case input.kind
+      outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
+      case outcome.kind
         when 'succeeded' then 'SUCCEEDED'
         when 'canceled' then 'CANCELED'
         when 'failed' then
           case
-            when input.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or locked.attempt >= locked.max_attempts then
+            when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
               'DEAD_LETTERED'
             else 'PENDING'
           end
         else 'PENDING'
       end as next_status,
       case
-        when coalesce((input.more ->> 'progress_done')::bigint, locked.progress_done)
-          > coalesce((input.more ->> 'progress_total')::bigint, locked.progress_total)
+        when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
+          > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
           then 'job.invalid_progress'
-        when input.kind = 'continued' and locked.workflow_run_id is not null and not exists (
+        when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
           select
           from runledger.workflow_steps as step
-          where step.id = locked.id
+          where step.id = queue.id
             and step.allows_continuation
         )
           then 'job.workflow_handler_continuation_not_enabled'
       end as refusal
-    from input
-    join locked on locked.id = input.job_id
-    where locked.status = 'LEASED'
-      and locked.run_number = input.run_number
-      and locked.attempt = input.attempt
-      and locked.lease_token = input.lease_token
-      and locked.workflow_run_id is not distinct from input.workflow_run_id
-      and (locked.lease_expires_at <= clock_timestamp()) = reaps
+    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+    join runledger.job_queue as queue on queue.id = outcome.job_id
+    -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
+    where queue.lease_token = outcome.lease_token
+      and queue.run_number = outcome.run_number
+      and queue.attempt = outcome.attempt
+      and queue.workflow_run_id is not distinct from outcome.workflow_run_id
+      and (queue.lease_expires_at <= clock_timestamp()) = reaps
   ),
   settled as (
     update runledger.job_queue as queue

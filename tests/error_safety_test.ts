@@ -79,7 +79,6 @@ const VIOLATIONS: Readonly<Record<string, readonly [code: RunledgerErrorCode, st
      ) select gen_random_uuid(), job_type, 0, now(), 1, 1, '1', id, 1, '${SECRET}'
        from runledger.job_queue, generate_series(1, 2)`,
   ],
-  job_queue_stage_check: ["job.invalid_request", "update runledger.job_queue set stage = 'elsewhere'"],
   job_queue_transition_check: [
     "job.invalid_state_transition",
     "update runledger.job_queue set status = 'SUCCEEDED', stage = 'completed', finished_at = now()",
