@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { isWorkflowBuildError } from "@runledger/core";
 import type { JsonValue, WorkflowRunRequest, WorkflowStepRequest } from "@runledger/core";
 import {
   appendWorkflowSteps,
@@ -224,6 +225,8 @@ Deno.test("enqueueing is idempotent over the order of steps and edges, and confl
   ]);
   assert.equal(both[0]?.runId, both[1]?.runId);
   assert.deepEqual(both.map(({ disposition }) => disposition), ["inserted", "existing"]);
+  const gates = await enqueueWorkflowRuns(sql, [1, 2].map(() => run([gate("g")], { idempotencyKey: "gates" })));
+  assert.deepEqual(gates.map(({ status }) => status), ["WAITING_FOR_EXTERNAL", "WAITING_FOR_EXTERNAL"]);
   const storm = await Promise.all(
     Array.from({ length: 12 }, () => enqueueWorkflowRun(sql, run(steps, { idempotencyKey: "storm" }))),
   );
@@ -334,8 +337,19 @@ Deno.test("steps are appended while a gate is open, once for each key", async ()
   await assert.rejects(appendWorkflowSteps(sql, runId, { ...options, windowStepKey: "q" }), {
     code: "workflow.append_window_missing",
   });
+  await assert.rejects(
+    appendWorkflowSteps(sql, runId, { ...options, steps: [job("x", ["zz"]), job("y", ["aa"])] }),
+    (error) => {
+      assert(isWorkflowBuildError(error));
+      const problem = { kind: "missing_dependency", stepKey: "x", prerequisiteStepKey: "zz" };
+      assert.deepEqual(error.problem, problem, "a step and what it really waits for");
+      return true;
+    },
+  );
   const both = await Promise.all([1, 2].map(() => appendWorkflowSteps(sql, runId, options)));
   assert.deepEqual(both.map(({ isApplied }) => isApplied).sort(), [false, true]);
+  const turned = { ...options, steps: options.steps.toReversed() };
+  assert.deepEqual(await appendWorkflowSteps(sql, runId, turned), { isApplied: false }, "in whatever order");
   await assert.rejects(appendWorkflowSteps(sql, runId, { ...options, steps: [job("other")] }), {
     code: "workflow.append_conflicting_retry",
   });
