@@ -27,6 +27,7 @@ import type {
   ReplayedJob,
   SettledJob,
 } from "@runledger/postgres";
+import { assertRefused, assertValue, isSame, valueOf } from "./operation.ts";
 import type { Operation, OperationResult } from "./operation.ts";
 
 /** The settings that a request leaves out. */
@@ -55,6 +56,8 @@ export interface ModelJob {
   readonly idempotencyKey: string | undefined;
   readonly request: Readonly<Record<string, JsonValue>> | undefined;
   readonly replayOf: { readonly jobId: string; readonly replayKey: string; readonly reason: string } | undefined;
+  /** Which run's step it is, if it is one. */
+  readonly step: ModelJobOfStep | undefined;
   status: JobStatus;
   stage: JobStage;
   due: Due;
@@ -76,6 +79,12 @@ export interface ModelJob {
   readonly events: string[];
   /** `run.attempt closing-event` of each attempt that counts. */
   readonly attempts: string[];
+}
+
+/** What the job of a workflow step knows of it. */
+export interface ModelJobOfStep {
+  readonly runId: string;
+  readonly allowsContinuation: boolean;
 }
 
 /** What is kept of a dead-lettered job. */
@@ -124,7 +133,7 @@ export class JobModel {
    * @throws {assert.AssertionError} The answer cannot be; the model is then of no more use.
    */
   apply(operation: Operation, result: OperationResult, locked: ReadonlySet<string> = NOBODY): void {
-    this.#tick++;
+    this.nextMoment();
     switch (operation.op) {
       case "enqueue":
         return this.#enqueue(operation.requests, result);
@@ -164,13 +173,35 @@ export class JobModel {
   /** The lease of a job has run out: done behind the library's back. */
   expire(jobId: string): void {
     const job = this.jobs.get(jobId);
-    if (job?.leaseEnd !== undefined) job.leaseEnd = ++this.#tick;
+    if (job?.leaseEnd !== undefined) job.leaseEnd = this.nextMoment();
   }
 
   /** A waiting job is due: done behind the library's back. */
   makeDue(jobId: string): void {
     const job = this.jobs.get(jobId);
-    if (job?.status === "PENDING") job.due = { at: ++this.#tick, isExact: false };
+    if (job?.status === "PENDING") job.due = { at: this.nextMoment(), isExact: false };
+  }
+
+  /** Another statement begins. Gives its number: what happens in one of them is in no order. */
+  nextMoment(): number {
+    return ++this.#tick;
+  }
+
+  /** A step was released: its job has its id, and is due now. */
+  addStep(
+    jobId: string,
+    request: Pick<JobRequest, "jobType" | "priority" | "maxAttempts" | "payload" | "stage">,
+    step: ModelJobOfStep,
+  ): void {
+    this.#add(jobId, request, undefined, { step });
+  }
+
+  /** The run of these jobs was cancelled, and those that had not ended with it. */
+  cancelSteps(jobIds: readonly string[], reason: string): void {
+    for (const jobId of jobIds) {
+      const job = this.jobs.get(jobId);
+      if (job !== undefined && !isTerminalJobStatus(job.status)) this.#callOff(job, reason);
+    }
   }
 
   #enqueue(requests: readonly JobRequest[], result: OperationResult): void {
@@ -227,7 +258,7 @@ export class JobModel {
     jobId: string,
     request: JobRequest,
     canonical: ModelJob["request"],
-    replayOf?: ModelJob["replayOf"],
+    origin: { readonly replayOf?: ModelJob["replayOf"]; readonly step?: ModelJobOfStep } = {},
   ): void {
     const definition = this.definitions.get(request.jobType);
     assert(definition !== undefined);
@@ -239,7 +270,8 @@ export class JobModel {
       payload: request.payload,
       idempotencyKey: request.idempotencyKey,
       request: request.idempotencyKey === undefined ? undefined : canonical,
-      replayOf,
+      replayOf: origin.replayOf,
+      step: origin.step,
       status: "PENDING",
       stage: request.stage ?? "queued",
       due: this.#requestedDue(request.nextRunAt),
@@ -372,10 +404,14 @@ export class JobModel {
       const job = this.#held(lease);
       const answer = answers[index];
       const { jobId } = lease;
-      if (job === undefined) {
+      // Without the run that the claim told, a settlement would not have locked it.
+      if (job === undefined || job.step?.runId !== lease.workflowRunId) {
         assert.deepEqual(answer, { jobId, settled: false, code: "job.lease_owner_mismatch" });
       } else if (outcome.kind !== "canceled" && !isProgressPossible(job, outcome.progress)) {
         assert.deepEqual(answer, { jobId, settled: false, code: "job.invalid_progress" });
+      } else if (outcome.kind === "continued" && job.step?.allowsContinuation === false) {
+        const code = "job.workflow_handler_continuation_not_enabled";
+        assert.deepEqual(answer, { jobId, settled: false, code });
       } else {
         this.#end(job, outcome);
         assert(answer?.settled === true, `the settlement of job ${jobId} should be taken`);
@@ -468,6 +504,11 @@ export class JobModel {
     const isQuiescing = job.leaseEnd === Infinity;
     const answer = valueOf(result) as CanceledJob;
     assert.deepEqual([answer.jobId, answer.leaseQuiescesAt !== undefined], [jobId, isQuiescing]);
+    this.#callOff(job, "CANCELED");
+  }
+
+  #callOff(job: ModelJob, reason: string): void {
+    const isQuiescing = job.leaseEnd === Infinity;
     if (job.status === "LEASED") this.#finish(job, "CANCELED");
     else {
       this.#post(job, "CANCELED");
@@ -475,12 +516,13 @@ export class JobModel {
       job.finishedAt = this.#tick;
     }
     if (isQuiescing) job.leaseEnd = Infinity;
-    job.statusReason = "CANCELED";
+    job.statusReason = reason;
   }
 
   #requeue(operation: Extract<Operation, { op: "requeue" }>, result: OperationResult): void {
     const job = this.jobs.get(operation.jobId);
     if (job === undefined) return assertRefused(result, "job.not_found");
+    if (job.step !== undefined) return assertRefused(result, "job.workflow_requeue_not_supported");
     const { status, runNumber } = job;
     if (status !== operation.expectedStatus || runNumber !== operation.expectedRunNumber) {
       return assertValue(result, { kind: "mismatch", status, runNumber });
@@ -515,7 +557,8 @@ export class JobModel {
     locked: ReadonlySet<string>,
   ): void {
     const dead = [...this.jobs.values()].filter((job) =>
-      job.status === "DEAD_LETTERED" && (jobType === undefined || job.jobType === jobType) && !locked.has(job.jobId)
+      job.status === "DEAD_LETTERED" && job.step === undefined && (jobType === undefined || job.jobType === jobType) &&
+      !locked.has(job.jobId)
     );
     const chosen = oldestFirst(dead, valueOf(result) as readonly string[], limit, ({ finishedAt }) => finishedAt ?? 0);
     for (const job of chosen) this.#again(job, false);
@@ -525,6 +568,7 @@ export class JobModel {
     const { jobId, replayKey, reason } = operation;
     const source = this.jobs.get(jobId);
     if (source === undefined) return assertRefused(result, "job.not_found");
+    if (source.step !== undefined) return assertRefused(result, "job.workflow_requeue_not_supported");
     const earlier = [...this.jobs.values()].find(({ replayOf }) =>
       replayOf?.jobId === jobId && replayOf.replayKey === replayKey
     );
@@ -543,7 +587,9 @@ export class JobModel {
     const answer = valueOf(result) as ReplayedJob;
     assert.deepEqual([answer.disposition, answer.sourceRunNumber], ["inserted", source.runNumber]);
     assert(!this.jobs.has(answer.jobId), "a replay has a new id");
-    this.#add(answer.jobId, { jobType, priority, maxAttempts, payload }, undefined, { jobId, replayKey, reason });
+    this.#add(answer.jobId, { jobType, priority, maxAttempts, payload }, undefined, {
+      replayOf: { jobId, replayKey, reason },
+    });
   }
 
   #reap(limit: number, result: OperationResult, locked: ReadonlySet<string>): void {
@@ -569,7 +615,8 @@ export class JobModel {
     locked: ReadonlySet<string>,
   ): void {
     const finished = [...this.jobs.values()].filter((job) =>
-      statuses.includes(job.status) && isTerminalJobStatus(job.status) && job.leaseEnd !== Infinity &&
+      statuses.includes(job.status) && isTerminalJobStatus(job.status) && job.step === undefined &&
+      job.leaseEnd !== Infinity &&
       (expiresKeys || job.idempotencyKey === undefined) &&
       (job.replayOf === undefined || !this.jobs.has(job.replayOf.jobId)) && !locked.has(job.jobId)
     );
@@ -619,10 +666,6 @@ function canonicalRequest(request: JobRequest): Readonly<Record<string, JsonValu
   };
 }
 
-function isSame(one: JsonValue, other: JsonValue): boolean {
-  return JSON.stringify(one) === JSON.stringify(other);
-}
-
 /** Whether a claim must take one job before another. */
 function goesBefore(one: ModelJob, other: ModelJob): boolean {
   if (one.priority !== other.priority) return one.priority > other.priority;
@@ -656,18 +699,4 @@ function oldestFirst(
   const youngest = Math.max(...chosen.map(age));
   for (const job of jobs) assert(chosen.includes(job) || age(job) >= youngest, `job ${job.jobId} is older`);
   return chosen;
-}
-
-function valueOf(result: OperationResult): unknown {
-  assert("value" in result, `refused with ${"refused" in result ? result.refused : ""}`);
-  return result.value;
-}
-
-function assertValue(result: OperationResult, value: unknown): void {
-  assert.deepEqual(valueOf(result), value);
-}
-
-function assertRefused(result: OperationResult, code: string, details: unknown = {}): void {
-  assert("refused" in result, `should be refused with ${code}`);
-  assert.deepEqual([result.refused, result.details], [code, details]);
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import assert from "node:assert/strict";
 import { isRunledgerError } from "@runledger/core";
 import type { JobLease, JobOutcome, JobRequest, JobStatus, RunledgerErrorDetail } from "@runledger/core";
 import {
@@ -120,4 +121,26 @@ function call(db: Queryable, operation: Operation): Promise<unknown> {
     case "setEnabled":
       return setJobDefinitionEnabled(db, operation.jobType, operation.isEnabled);
   }
+}
+
+/** What a call gave. */
+export function valueOf(result: OperationResult): unknown {
+  assert("value" in result, `refused with ${"refused" in result ? result.refused : ""}`);
+  return result.value;
+}
+
+/** Checks what a call gave. */
+export function assertValue(result: OperationResult, value: unknown): void {
+  assert.deepEqual(valueOf(result), value);
+}
+
+/** Checks that a call was refused, and with which words. */
+export function assertRefused(result: OperationResult, code: string, details: unknown = {}): void {
+  assert("refused" in result, `should be refused with ${code}`);
+  assert.deepEqual([result.refused, result.details], [code, details]);
+}
+
+/** Whether two values are the same JSON, members in the same order. */
+export function isSame(one: unknown, other: unknown): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
 }

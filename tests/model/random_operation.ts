@@ -69,7 +69,7 @@ export const intents: fc.Arbitrary<Intent> = fc.record({
 });
 
 /** A lease of a job that never was. */
-const NO_LEASE: JobLease = { jobId: newId(), runNumber: 1, attempt: 1, leaseToken: newId() };
+export const NO_LEASE: JobLease = { jobId: newId(), runNumber: 1, attempt: 1, leaseToken: newId() };
 
 /**
  * Turns an intent into a step.
@@ -157,11 +157,16 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
 }
 
 /** Now and then a lease of which one part is another's, as only a broken caller would give it. */
-function altered(lease: JobLease, number: number): JobLease {
+export function altered(lease: JobLease, number: number): JobLease {
   if (number === 1) return { ...lease, attempt: lease.attempt + 1 };
   if (number === 2) return { ...lease, runNumber: lease.runNumber + 1 };
   if (number === 3) return { ...lease, leaseToken: NO_LEASE.leaseToken };
+  if (number === 4) return withoutRun(lease);
   return lease;
+}
+
+function withoutRun({ workflowRunId, ...lease }: JobLease): JobLease {
+  return workflowRunId === undefined ? { ...lease, workflowRunId: newId() } : lease;
 }
 
 function plain(number: number): JobRequest {
@@ -210,6 +215,7 @@ const OUTCOMES: readonly JobOutcome[] = [
   { kind: "failed", failure: { kind: "RETRYABLE", ...FAILURE }, retryDelayMs: 0 },
 ];
 
-function outcomeOf(number: number): JobOutcome {
+/** An outcome of any kind. */
+export function outcomeOf(number: number): JobOutcome {
   return OUTCOMES[number % OUTCOMES.length] as JobOutcome;
 }

@@ -55,7 +55,7 @@ export function emptyModel(): JobModel {
 }
 
 /** Reads every job with its ledger, attempts and dead letter. */
-export async function readStoredJobs(sql: postgres.Sql): Promise<readonly StoredRow[]> {
+export async function readStoredJobs(sql: Pick<postgres.Sql, "unsafe">): Promise<readonly StoredRow[]> {
   return await sql.unsafe(READ, [], { prepare: true });
 }
 
