@@ -465,7 +465,9 @@ begin
           select jsonb_build_object('existing', jsonb_agg(jsonb_build_object(
             'ord', led.ord,
             'run_id', coalesce(existing.id, active.id, led.leader_id),
-            'status', coalesce(existing.status, active.status, 'RUNNING'),
+            'status', coalesce(
+              existing.status, active.status, case when led.open_count > 0 then 'RUNNING' else 'WAITING_FOR_EXTERNAL' end
+            ),
             'disposition', coalesce(existing.disposition, active.disposition, 'existing')
           )))
           from led

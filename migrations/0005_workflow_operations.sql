@@ -239,7 +239,8 @@ $fn$;
 
 -- Appends steps to a run while one of its gates is open, once for each mutation key.
 --
--- request: {window_step_key, steps: [as in the canonical request of a run]}; step_ids: the new ids in the order of steps.
+-- request: {window_step_key, steps: [as in the canonical request of a run]}; placements: an array of {id, place} in the
+-- order of steps: the new id, and which of them it is in an order in which they can run, from 1.
 create function runledger.append_workflow_steps(
   target_run_id uuid,
   scope_kind text,
@@ -247,7 +248,7 @@ create function runledger.append_workflow_steps(
   new_mutation_key text,
   mutation_metadata jsonb,
   new_request jsonb,
-  step_ids jsonb
+  placements jsonb
 ) returns jsonb
 language plpgsql
 security definer
@@ -259,7 +260,7 @@ declare
   mutation record;
   gate record;
   problem jsonb;
-  placements jsonb;
+  steps jsonb;
   edges jsonb;
   undefined_types jsonb;
 begin
@@ -301,11 +302,11 @@ begin
   end if;
 
   with added as materialized (
-    select zipped.step_key, zipped.dependencies, zipped.id::uuid as id, zipped.ord::integer as ord
+    select zipped.step_key, zipped.dependencies, zipped.id, zipped.place, zipped.ord
     from rows from (
       jsonb_to_recordset(new_request -> 'steps') as (step_key text, dependencies jsonb),
-      jsonb_array_elements_text(step_ids)
-    ) with ordinality as zipped (step_key, dependencies, id, ord)
+      jsonb_to_recordset(placements) as (id uuid, place integer)
+    ) with ordinality as zipped (step_key, dependencies, id, place, ord)
   ),
   edge as materialized (
     select
@@ -334,16 +335,17 @@ begin
       ),
       (
         select jsonb_build_object('error', 'workflow.invalid_dag_missing_dependency', 'details',
-          jsonb_build_object('stepKey', min(edge.step_key), 'prerequisiteStepKey', min(edge.prerequisite_step_key)))
+          jsonb_build_object('stepKey', edge.step_key, 'prerequisiteStepKey', edge.prerequisite_step_key))
         from edge
         where edge.prerequisite_id is null
-        having count(*) > 0
+        order by edge.step_key, edge.prerequisite_step_key
+        limit 1
       )
     ),
     (
       select jsonb_build_object(
         'step_ids', array_agg(added.id order by added.ord),
-        'positions', array_agg(target.step_count + added.ord order by added.ord),
+        'positions', array_agg(target.step_count + added.place order by added.ord),
         'dependency_counts', array_agg(tally.dependency_count order by added.ord),
         'pending_counts', array_agg(tally.pending_count order by added.ord),
         'unsatisfied_counts', array_agg(tally.unsatisfied_count order by added.ord)
@@ -364,14 +366,14 @@ begin
       )
       from edge
     )
-  into problem, placements, edges;
+  into problem, steps, edges;
   if problem is not null then
     return problem;
   end if;
 
   undefined_types := runledger.place_workflow_steps(jsonb_build_array(
     jsonb_build_object('id', target_run_id, 'organization_id', target.organization_id, 'request', new_request)
-    || placements || edges
+    || steps || edges
   ));
   if undefined_types is not null then
     return jsonb_build_object(
@@ -396,7 +398,7 @@ begin
       count(*) filter (where step.status = 'WAITING_FOR_EXTERNAL') as waiting,
       count(*) filter (where step.status = 'CANCELED') as unsuccessful
     from runledger.workflow_steps as step
-    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
+    where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
   ) as tally
   where run.id = target_run_id;
 
@@ -404,7 +406,7 @@ begin
   perform runledger.release_workflow_dependents(array[target_run_id], '{0}', '{0}', '{0}', null, array(
     select step.id
     from runledger.workflow_steps as step
-    where step.id = any (array(select added.id::uuid from jsonb_array_elements_text(step_ids) as added (id)))
+    where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
       and step.status = 'CANCELED'
   ));
   return '{"is_applied": true}';

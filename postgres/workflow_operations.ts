@@ -10,6 +10,7 @@ import {
   encodeJson,
   newId,
   RunledgerError,
+  WorkflowBuildError,
   workflowStepPositions,
 } from "@runledger/core";
 import type {
@@ -48,10 +49,22 @@ async function runOperation(
   const text = row?.["answer"];
   if (typeof text !== "string") throw new RunledgerError("db.unexpected_result");
   const answer = JSON.parse(text) as OperationAnswer;
-  if (answer.error !== undefined) {
-    throw new RunledgerError(answer.error, answer.details === undefined ? {} : { details: answer.details });
-  }
+  if (answer.error !== undefined) throw refusal(answer.error, answer.details);
   return answer;
+}
+
+function refusal(code: RunledgerErrorCode, details: OperationAnswer["details"]): RunledgerError {
+  const { stepKey, prerequisiteStepKey } = details ?? {};
+  if (code === "workflow.invalid_dag_duplicate_step_key" && typeof stepKey === "string") {
+    return new WorkflowBuildError({ kind: "duplicate_step", stepKey });
+  }
+  if (
+    code === "workflow.invalid_dag_missing_dependency" && typeof stepKey === "string" &&
+    typeof prerequisiteStepKey === "string"
+  ) {
+    return new WorkflowBuildError({ kind: "missing_dependency", stepKey, prerequisiteStepKey });
+  }
+  return new RunledgerError(code, details === undefined ? {} : { details });
 }
 
 /** How a gate is completed. */
@@ -217,8 +230,8 @@ select runledger.append_workflow_steps(
 /**
  * Appends steps to a live run while one of its gates is open, in one statement, recorded in `workflow_run_mutations`.
  *
- * Safe to repeat with the same mutation key: an equal request changes nothing, even when the gate is closed by now; a
- * different one is refused. A new step whose prerequisites have all ended is released at once, or cancelled if one of
+ * Safe to repeat with the same mutation key: an equal request, whatever the order of its steps and edges, changes nothing,
+ * even when the gate is closed by now; a different one is refused. A new step whose prerequisites have all ended is released at once, or cancelled if one of
  * them did not succeed as it should.
  *
  * @param db A pool, client or open transaction.
@@ -242,17 +255,15 @@ export async function appendWorkflowSteps(
     .filter((key) => !own.has(key));
   assertWorkflowStepAppend(others, steps);
   const positions = workflowStepPositions(steps);
-  const ordered = [...canonicalWorkflowSteps(steps)].sort((a, b) =>
-    (positions.get(a.step_key) ?? 0) - (positions.get(b.step_key) ?? 0)
-  );
-  const request = { window_step_key: noteText("windowStepKey", windowStepKey, 512), steps: ordered };
+  const canonical = canonicalWorkflowSteps(steps);
+  const request = { window_step_key: noteText("windowStepKey", windowStepKey, 512), steps: canonical };
   const answer = await runOperation(db, APPEND, [
     uuidValue("runId", runId),
     ...scopeValues(scope),
     noteText("mutationKey", mutationKey, 512),
     metadata === undefined ? null : encodeJson(metadata, { field: "metadata" }),
     encodeJson(request, { field: "steps" }),
-    JSON.stringify(ordered.map(() => newId())),
+    JSON.stringify(canonical.map(({ step_key }) => ({ id: newId(), place: positions.get(step_key) }))),
   ]);
   return { isApplied: answer.is_applied === true };
 }
