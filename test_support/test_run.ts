@@ -126,7 +126,7 @@ export class TestRun<Graph = unknown> {
       if (found !== status) problems.push(`${stepKey} is ${found}, not ${status}`);
     }
     if (problems.length > 0) {
-      throw await this.#failure(`is not there yet: ${problems.join("; ")}`, { actual, expected });
+      throw await this.#failure(`is not where it should be: ${problems.join("; ")}`, { actual, expected });
     }
   }
 
