@@ -9,6 +9,7 @@
 -- were empty must not last until they are full.
 
 -- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
+-- Locks: nothing more. Index: job_queue_pkey.
 create function runledger.cancel_locked_jobs(job_ids uuid[], note jsonb)
 returns table (job_id uuid, workflow_run_id uuid, lease_quiesces_at timestamptz)
 language sql
@@ -41,6 +42,7 @@ as $fn$
 $fn$;
 
 -- Completes a gate. An equal repetition changes nothing; a different one is refused.
+-- Locks: the run. What the gate releases changes under this lock. Index: workflow_runs_pkey, workflow_steps_key_unique.
 create function runledger.complete_external_step(
   target_run_id uuid,
   scope_kind text,
@@ -104,6 +106,7 @@ $fn$;
 
 -- Gives overdue gates their default outcome; at most batch_limit of them. Runs that somebody else has locked are left for
 -- the next call. Returns how many gates it ended.
+-- Locks: the runs by id, skipping locked ones. Index: workflow_steps_gate_index, workflow_runs_pkey.
 create function runledger.expire_workflow_gates(batch_limit integer) returns integer
 language plpgsql
 security definer
@@ -166,6 +169,8 @@ end
 $fn$;
 
 -- Cancels a run with all of its steps and jobs. A terminal run is left as it is.
+-- Locks: the run, then the jobs of its released steps by id, but not their keys. Index: workflow_runs_pkey,
+-- workflow_steps_key_unique, job_queue_pkey.
 create function runledger.cancel_workflow_run(
   target_run_id uuid,
   scope_kind text,
@@ -241,6 +246,7 @@ $fn$;
 --
 -- request: {window_step_key, steps: [as in the canonical request of a run]}; placements: an array of {id, place} in the
 -- order of steps: the new id, and which of them it is in an order in which they can run, from 1.
+-- Locks: the run, then new rows. Index: workflow_runs_pkey, workflow_steps_key_unique, workflow_run_mutations_pkey.
 create function runledger.append_workflow_steps(
   target_run_id uuid,
   scope_kind text,
@@ -415,6 +421,8 @@ $fn$;
 
 -- Runs a terminal run again as a new one: whole (REPLAY), or taking over the outputs of the steps that succeeded
 -- (RESUME). Once for each source and key.
+-- Locks: the source run, then new rows; it may wait for a run that is being enqueued with the same active key, or that
+-- held it and is being ended. Index: workflow_runs_pkey, workflow_runs_recovery_unique, workflow_runs_active_unique.
 create function runledger.recover_workflow_run(
   source_run_id uuid,
   scope_kind text,
@@ -566,8 +574,8 @@ $fn$;
 -- how many. A run with an idempotency key is kept unless expires_keys; a recovery is kept while its source is there. A run
 -- that somebody else has locked is left for the next call, and so is one with a locked job: a late heartbeat or log line
 -- may hold it, in a transaction that wants the run next.
--- locks: the runs and as many more at most, oldest first, then their jobs by id; it skips what is locked.
--- index: workflow_runs_finished_index.
+-- Locks: the runs and as many more at most, oldest first, then their jobs by id; it skips what is locked.
+-- Index: workflow_runs_finished_index.
 create function runledger.delete_finished_workflow_runs(
   older_than interval,
   batch_limit integer,

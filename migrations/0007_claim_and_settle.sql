@@ -283,8 +283,9 @@ revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integ
 -- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it. With
 -- tells, one more row if steps were released or cancelled or runs ended: what finish_workflow_steps says of it.
 --
--- Locks: the workflow runs in order of id, then the jobs in order of id; waits for whoever holds one. What the end of a
--- step releases is released under these locks. Index: workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey.
+-- Locks: the workflow runs in order of id, then the jobs in order of id, but not their keys: a handler that finishes its
+-- job in a transaction has stored what it logged, and so holds the key, before it wants the run. What the end of a step
+-- releases is released under these locks. Index: workflow_runs_pkey, job_queue_pkey, workflow_steps_pkey.
 create function runledger.settle_jobs(
   job_ids uuid[],
   run_numbers integer[],
@@ -320,7 +321,7 @@ begin
   from runledger.job_queue as queue
   where queue.id = any (job_ids)
   order by queue.id
-  for update;
+  for no key update;
 
   return query
   with fenced as materialized (

@@ -25,6 +25,7 @@ async function runGates(withTests: boolean): Promise<number> {
     { name: "types", args: ["check", "."] },
     { name: "api docs", args: ["doc", "--lint", ...await entryPoints()] },
     { name: "layers", args: ["run", "--allow-all", "scripts/check_layers.ts"] },
+    { name: "locks", args: ["run", "--allow-read", "scripts/check_locks.ts"] },
     { name: "migrations", args: ["run", "--allow-read", "scripts/embed_migrations.ts", "--check"] },
     { name: "error docs", args: ["run", "--allow-read", "scripts/write_error_docs.ts", "--check"] },
     { name: "front door", args: ["run", "--allow-all", "scripts/write_front_door.ts", "--check"] },

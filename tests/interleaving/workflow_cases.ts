@@ -189,7 +189,11 @@ export const WORKFLOW_CASES: readonly WorkflowCase[] = [
     name: "claim released",
     states: ["last a", "running"],
     skipped: () => [],
-    call: (db) => claimJobs(db, { jobTypes: ["b"], workerId: "w", limit: 1 }),
+    call: async (db) =>
+      (await claimJobs(db, { jobTypes: ["b"], workerId: "w", limit: 1 })).map(({ jobId, workflow }) => ({
+        jobId,
+        workflow,
+      })),
   },
 ];
 
@@ -228,6 +232,15 @@ const LOG_AND_SETTLE: WorkflowCase = {
       return await settleJob(tx, lease, SUCCESS);
     }),
 };
+/** By a worker who lost the lease and does not know it. */
+const SETTLE_LATE: WorkflowCase = {
+  name: "settle late",
+  states: ["running"],
+  call: (db, { leases }) => {
+    const { leaseToken } = leaseOf(leases, "o");
+    return settleJobs(db, [{ lease: { ...leaseOf(leases, "a"), leaseToken }, outcome: SUCCESS }]);
+  },
+};
 
 /**
  * Threes in which two operations want the same two rows or keys in opposite order and the third holds one of them, so that
@@ -239,7 +252,7 @@ export const OPPOSED_WORKFLOW_CASES: readonly (readonly [WorkflowState, ...(read
   ["running", PROGRESS_SIBLING, named("cancel run"), named("release, reversed")],
   ["running", LOG_AND_SETTLE, named("cancel run"), named("settle sibling")],
   ["running", LOG_AND_SETTLE, named("cancel job"), CANCEL_SIBLING],
-  ["running", LOG_AND_SETTLE, named("append"), CANCEL_OTHER],
+  ["running", LOG_AND_SETTLE, named("append"), SETTLE_LATE],
   ["running", CANCEL_SIBLING, named("settle both, reversed"), named("log, reversed")],
   ["running", PROGRESS_SIBLING, named("settle both, reversed"), named("log, reversed")],
   ["canceled", PROGRESS_SIBLING, named("release, reversed"), named("retention")],

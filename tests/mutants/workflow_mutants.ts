@@ -50,6 +50,12 @@ export const WORKFLOW_MUTANTS: readonly WorkflowMutant[] = [
     from: "order by run.id for update;",
     to: "order by array_position(workflow_run_ids, run.id) for update;",
   }),
+  mutant("settle: waits for what a handler logs in its transaction", "workflow interleaving ^settle late$", {
+    file: CLAIM_AND_SETTLE,
+    after: SETTLE,
+    from: "for no key update",
+    to: "for update",
+  }),
   mutant("release: an ended prerequisite is not counted", "workflow", {
     file: WORKFLOWS,
     after: RELEASE,
