@@ -447,12 +447,24 @@ export type {
 
 // runtime: what is run
 export { JobCatalog } from "@runledger/runtime";
-export type { CatalogSchedule, FinishJob, JobContext, JobHandler, RegisteredJob } from "@runledger/runtime";
+export type {
+  CatalogSchedule,
+  FinishJob,
+  JobCatalogOptions,
+  JobContext,
+  JobHandler,
+  RegisteredJob,
+  StepContext,
+  StepHandler,
+  WorkflowStepOf,
+} from "@runledger/runtime";
 
 // runtime: hearing of it
+export { HookSubscriptions } from "@runledger/runtime";
 export type {
   JobCanceledEvent,
   JobDeadLetteredEvent,
+  JobEnqueuedEvent,
   JobFailedEvent,
   JobHook,
   JobHookEvent,
@@ -462,6 +474,28 @@ export type {
   JobStartedEvent,
   JobSucceededEvent,
   LeaseLostEvent,
+  RunFinishedEvent,
+  StepCanceledEvent,
+  StepDeadLetteredEvent,
+  StepEnqueuedEvent,
+  StepFailedEvent,
+  StepLeaseLostEvent,
+  StepPlace,
+  StepRetryScheduledEvent,
+  StepStartedEvent,
+  StepSucceededEvent,
+  TelemetryAttributes,
+  TelemetryCounter,
+  TelemetryHistogram,
+  TelemetryInstrumentOptions,
+  TelemetryMeter,
+  TelemetryObservable,
+  TelemetryObserver,
+  TelemetryOptions,
+  TelemetrySpan,
+  TelemetrySpanContext,
+  TelemetrySpanOptions,
+  TelemetryTracer,
 } from "@runledger/runtime";
 
 // runtime: running it

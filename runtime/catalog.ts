@@ -4,23 +4,40 @@
  * @module
  */
 
-import { isRunledgerError, RunledgerError } from "@runledger/core";
-import type { AnyJobDefinition, JobCompletion, JobDefinition, JsonValue } from "@runledger/core";
-import { assertJobSchedule, syncJobCatalog, syncJobCatalogExactly } from "@runledger/postgres";
-import type { CatalogScope, CatalogSyncReport, JobScheduleInput, Queryable } from "@runledger/postgres";
-import { emptyHooks } from "./hooks.ts";
+import { isRunledgerError, JobFailure, RunledgerError } from "@runledger/core";
 import type {
-  JobCanceledEvent,
-  JobDeadLetteredEvent,
-  JobFailedEvent,
-  JobHook,
-  JobHooks,
-  JobRetryScheduledEvent,
-  JobStartedEvent,
-  JobSucceededEvent,
-  LeaseLostEvent,
-} from "./hooks.ts";
-import type { JobContext } from "./job_context.ts";
+  AnyJobDefinition,
+  JobCompletion,
+  JobDefinition,
+  JobRequest,
+  JsonValue,
+  WorkflowPrerequisites,
+  WorkflowRunRequest,
+  WorkflowStepKeys,
+} from "@runledger/core";
+import {
+  assertJobSchedule,
+  enqueueJobs,
+  enqueueWorkflowRun,
+  syncJobCatalog,
+  syncJobCatalogExactly,
+} from "@runledger/postgres";
+import type {
+  CatalogScope,
+  CatalogSyncReport,
+  EnqueuedJob,
+  EnqueuedWorkflowRun,
+  JobScheduleInput,
+  Queryable,
+} from "@runledger/postgres";
+import { afterCommit, atomicallyAnnounced } from "./after_commit.ts";
+import { HookSubscriptions } from "./hook_subscriptions.ts";
+import { HookRunner } from "./hooks.ts";
+import type { JobContext, StepContext } from "./job_context.ts";
+import { guardedLogger, silentLogger } from "./logger.ts";
+import type { Logger } from "./logger.ts";
+import { Telemetry } from "./telemetry.ts";
+import type { TelemetryOptions } from "./telemetry_api.ts";
 
 /**
  * Does the work of one attempt.
@@ -36,6 +53,39 @@ export type JobHandler<Payload, Output> = (
   payload: Payload,
   context: JobContext<Output>,
 ) => Output | JobCompletion<Output> | Promise<Output | JobCompletion<Output>>;
+
+/**
+ * Does the work of one attempt at a step of a workflow; otherwise as {@linkcode JobHandler}.
+ *
+ * @typeParam Payload What the definition's schema makes of the payload.
+ * @typeParam Output What the definition's output schema accepts.
+ * @typeParam Prerequisites What the step learns of its direct prerequisites.
+ */
+export type StepHandler<Payload, Output, Prerequisites> = (
+  payload: Payload,
+  context: StepContext<Output, Prerequisites>,
+) => Output | JobCompletion<Output> | Promise<Output | JobCompletion<Output>>;
+
+/**
+ * A step of a workflow: the function that builds its run, for the compiler only, and the step's key.
+ *
+ * @typeParam Run The type of the built run.
+ * @typeParam StepKey The step.
+ */
+export interface WorkflowStepOf<Run, StepKey extends WorkflowStepKeys<Run>> {
+  /** Builds the run. It is never called. */
+  readonly workflow: (...args: never[]) => Run | Promise<Run>;
+  /** The step. */
+  readonly stepKey: StepKey;
+}
+
+/** Who is told of what a catalog does and what is done with it. */
+export interface JobCatalogOptions {
+  /** Gets spans and metrics of enqueues, of attempts and of reaped leases. @default nobody */
+  readonly telemetry?: TelemetryOptions;
+  /** Gets what goes wrong in hooks of the enqueue methods; workers and reapers have loggers of their own. @default nowhere */
+  readonly logger?: Logger;
+}
 
 /** When a job of a definition is enqueued again and again. */
 export interface CatalogSchedule<PayloadInput> extends Omit<JobScheduleInput, "jobType" | "payload"> {
@@ -56,9 +106,8 @@ export interface RegisteredJob {
  *
  * A worker claims only what its catalog has. Complete it before the worker starts.
  *
- * Hooks are ordinary functions that are told what this process did, after it was committed. They are for logs, metrics
- * and alerts: a crash loses them, and one that throws or takes more than 10 s is reported to the logger and has no other
- * effect. What must happen belongs into a job.
+ * Hooks are ordinary functions that are told what this process did, see {@linkcode HookSubscriptions}. They are for
+ * logs, metrics and alerts.
  *
  * @example
  * ```ts
@@ -72,11 +121,38 @@ export interface RegisteredJob {
  * assert.deepEqual(catalog.jobTypes, ["email.send"]);
  * ```
  */
-export class JobCatalog {
+export class JobCatalog extends HookSubscriptions {
+  /** Who gets spans and metrics of what is done with this catalog. */
+  readonly telemetry: TelemetryOptions;
+  readonly #logger: Logger;
+  #enqueueTelemetry: Telemetry | undefined;
+  #enqueueHooks: HookRunner | undefined;
   readonly #jobs = new Map<string, RegisteredJob>();
   readonly #definitions = new Map<string, AnyJobDefinition>();
   readonly #schedules = new Map<string, JobScheduleInput>();
-  readonly #hooks = emptyHooks();
+
+  /**
+   * Starts empty.
+   *
+   * @param options Who is told what happens.
+   */
+  constructor(options: JobCatalogOptions = {}) {
+    super();
+    this.telemetry = options.telemetry ?? {};
+    this.#logger = guardedLogger(options.logger ?? silentLogger);
+  }
+
+  /**
+   * Adds a job type that has its handler elsewhere, so that it can be stored and enqueued.
+   *
+   * @param definition What `defineJob` gave.
+   * @returns The same catalog.
+   * @throws {RunledgerError} `job.invalid_definition` when the catalog has another definition of the type.
+   */
+  define(definition: AnyJobDefinition): this {
+    this.#define(definition);
+    return this;
+  }
 
   /**
    * Adds a job type.
@@ -101,6 +177,57 @@ export class JobCatalog {
     this.#define(definition);
     this.#jobs.set(definition.type, { definition, handler });
     return this;
+  }
+
+  /**
+   * Adds a job type whose jobs are one step of one workflow: the handler's `context.workflow.prerequisites` has the keys,
+   * outputs and statuses that the workflow's builder saw. A job of the type that is no such step fails for good with
+   * `job.handler_not_registered`.
+   *
+   * @example
+   * ```ts
+   * import { defineJob, WorkflowDagBuilder } from "@runledger/core";
+   * import { JobCatalog } from "@runledger/runtime";
+   * import { z } from "zod";
+   *
+   * const fetchInvoice = defineJob({ type: "invoice.fetch", output: z.object({ cents: z.int() }) });
+   * const charge = defineJob({ type: "invoice.charge" });
+   * const invoiceRun = (invoice: string) =>
+   *   new WorkflowDagBuilder("invoice.process")
+   *     .job("fetch", fetchInvoice.request({ invoice }))
+   *     .job("charge", charge.request(null)).afterSuccess("charge", ["fetch"])
+   *     .build();
+   *
+   * new JobCatalog().handleStep(charge, { workflow: invoiceRun, stepKey: "charge" }, (_payload, context) => {
+   *   const cents: number | undefined = context.workflow.prerequisites.fetch.output?.cents;
+   *   return { charged: cents ?? 0 };
+   * });
+   * ```
+   *
+   * @param definition What `defineJob` gave.
+   * @param step Which step of which workflow.
+   * @param handler Does the work.
+   * @returns The same catalog.
+   * @throws {RunledgerError} `job.invalid_definition` when the type has a handler already.
+   * @throws {TypeError} When the handler is not a function.
+   */
+  handleStep<PayloadInput, Payload, Output, DecodedOutput, Run, StepKey extends WorkflowStepKeys<Run>>(
+    definition: JobDefinition<PayloadInput, Payload, Output, DecodedOutput>,
+    step: WorkflowStepOf<Run, StepKey>,
+    handler: StepHandler<Payload, Output, WorkflowPrerequisites<Run, StepKey>>,
+  ): this {
+    if (typeof handler !== "function") throw new TypeError(`The handler of ${definition.type} must be a function`);
+    return this.handle(definition, (payload, context) => {
+      const { stepKey } = context.workflow ?? {};
+      if (stepKey !== step.stepKey) {
+        const found = stepKey === undefined ? "no step" : `the step ${stepKey}`;
+        throw JobFailure.terminal(
+          "job.handler_not_registered",
+          `The handler of ${definition.type} is for the step ${step.stepKey}; this job is ${found}.`,
+        );
+      }
+      return handler(payload, context as StepContext<Output, WorkflowPrerequisites<Run, StepKey>>);
+    });
   }
 
   /**
@@ -159,11 +286,6 @@ export class JobCatalog {
       });
     }
     this.#definitions.set(definition.type, definition);
-  }
-
-  /** What the hook methods have added. */
-  get hooks(): JobHooks {
-    return this.#hooks;
   }
 
   /** The job types that have a handler, sorted. */
@@ -245,80 +367,118 @@ export class JobCatalog {
   }
 
   /**
-   * Adds a function that hears when a handler is about to run.
+   * Enqueues a job whose type is in the catalog, with a payload that its schema takes; as `enqueueJob` otherwise. Hooks of
+   * {@linkcode HookSubscriptions.onJobEnqueued} hear of a new job when it is committed, which is seen on a pool, in
+   * {@linkcode JobCatalog.transaction} and in {@linkcode JobContext.transaction}; in a transaction that somebody else
+   * opened nobody hears of it.
    *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
+   * @param db A pool, client or open transaction.
+   * @param request What the definition's `request` gave, or the like.
+   * @returns The job that stands for the request.
+   * @throws {RunledgerError} `job.handler_not_registered` when the catalog has no such type; `job.invalid_payload` when the
+   * schema refuses the payload; as `enqueueJob`.
    */
-  onJobStarted(hook: JobHook<JobStartedEvent>): this {
-    this.#hooks.started.push(hook);
-    return this;
+  async enqueueJob(db: Queryable, request: JobRequest): Promise<EnqueuedJob> {
+    const [enqueued] = await this.enqueueJobs(db, [request]);
+    if (enqueued === undefined) throw new RunledgerError("db.unexpected_result");
+    return enqueued;
   }
 
   /**
-   * Adds a function that hears when a job ended well.
+   * Enqueues many jobs in one statement, all or none. See {@linkcode JobCatalog.enqueueJob}.
    *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
+   * @param db A pool, client or open transaction.
+   * @param requests At most 10,000 requests; an empty list does nothing.
+   * @returns One entry for each request, in the same order.
+   * @throws {RunledgerError} As {@linkcode JobCatalog.enqueueJob}, with `details.index`.
+   * @throws {RangeError} If there are more than 10,000 requests.
    */
-  onJobSucceeded(hook: JobHook<JobSucceededEvent>): this {
-    this.#hooks.succeeded.push(hook);
-    return this;
+  async enqueueJobs(db: Queryable, requests: readonly JobRequest[]): Promise<readonly EnqueuedJob[]> {
+    if (requests.length === 0) return [];
+    for (const [index, { jobType, payload }] of requests.entries()) await this.#assertPayload(jobType, payload, index);
+    const subject = { destinations: requests.map(({ jobType }) => jobType) };
+    const enqueued = await this.#tracing.enqueue(
+      subject,
+      (traceparent) =>
+        enqueueJobs(db, traceparent === undefined ? requests : requests.map((one) => ({ traceparent, ...one }))),
+    );
+    const hooks = this.#enqueueHooks ??= new HookRunner(this.hooks, this.#logger);
+    if (hooks.has("enqueued")) afterCommit(db, () => announceEnqueued(hooks, requests, enqueued));
+    return enqueued;
   }
 
   /**
-   * Adds a function that hears when an attempt failed, before what follows from it is told.
+   * Enqueues a workflow run whose job types are all in the catalog, with payloads that their schemas take; as
+   * `enqueueWorkflowRun` otherwise.
    *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
+   * @param db A pool, client or open transaction.
+   * @param run The run, usually from a builder.
+   * @returns The run that stands for the request.
+   * @throws {RunledgerError} `job.handler_not_registered` and `job.invalid_payload` as {@linkcode JobCatalog.enqueueJob},
+   * with `details.stepKey`; as `enqueueWorkflowRun`.
    */
-  onJobFailed(hook: JobHook<JobFailedEvent>): this {
-    this.#hooks.failed.push(hook);
-    return this;
+  async enqueueWorkflowRun(db: Queryable, run: WorkflowRunRequest): Promise<EnqueuedWorkflowRun> {
+    for (const step of run.steps) {
+      if (step.executionKind === "JOB") await this.#assertPayload(step.jobType, step.payload, step.stepKey);
+    }
+    return await this.#tracing.enqueue(
+      { destinations: [run.workflowType] },
+      (traceparent) => enqueueWorkflowRun(db, traceparent === undefined ? run : { traceparent, ...run }),
+    );
   }
 
   /**
-   * Adds a function that hears when an attempt failed and another one follows.
+   * Runs a function as `atomically` does: everything it does in the database happens, or nothing. Hooks hear of what the
+   * catalog enqueued in it when it is committed.
    *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
+   * @typeParam Tx What the driver gives for a transaction: annotate the parameter with it.
+   * @param db Pool, session or open transaction.
+   * @param fn What to do; its handle is good until the promise it gives settles.
+   * @returns What the function gave.
+   * @throws As `atomically`.
    */
-  onJobRetryScheduled(hook: JobHook<JobRetryScheduledEvent>): this {
-    this.#hooks.retryScheduled.push(hook);
-    return this;
+  async transaction<Tx extends Queryable, Result>(db: Queryable, fn: (tx: Tx) => Promise<Result>): Promise<Result> {
+    return await atomicallyAnnounced(db, (tx) => fn(tx as Tx));
   }
 
-  /**
-   * Adds a function that hears when a job failed for good.
-   *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
-   */
-  onJobDeadLettered(hook: JobHook<JobDeadLetteredEvent>): this {
-    this.#hooks.deadLettered.push(hook);
-    return this;
+  /** Made when it is first needed: most processes do one of enqueueing and working. */
+  get #tracing(): Telemetry {
+    return this.#enqueueTelemetry ??= new Telemetry(this.telemetry, this.#logger);
   }
 
-  /**
-   * Adds a function that hears when a job was called off by its handler, or by somebody else while its handler ran.
-   *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
-   */
-  onJobCanceled(hook: JobHook<JobCanceledEvent>): this {
-    this.#hooks.canceled.push(hook);
-    return this;
+  async #assertPayload(jobType: string, payload: JsonValue, place: number | string): Promise<void> {
+    const where = typeof place === "number" ? { index: place } : { stepKey: place };
+    const definition = this.#definitions.get(jobType);
+    if (definition === undefined) {
+      throw new RunledgerError("job.handler_not_registered", {
+        message: "The catalog does not have this job type: add its definition with define or handle.",
+        details: { jobType, ...where },
+      });
+    }
+    try {
+      await definition.decodePayload(payload);
+    } catch (error) {
+      if (!isRunledgerError(error)) throw error;
+      const { internalMessage } = error;
+      throw new RunledgerError(error.code, {
+        message: error.message,
+        details: { ...error.details, ...where },
+        ...(internalMessage === undefined ? {} : { internalMessage }),
+      });
+    }
   }
+}
 
-  /**
-   * Adds a function that hears when a lease was lost while its handler ran or its outcome waited to be written.
-   *
-   * @param hook Is called with what happened.
-   * @returns The same catalog.
-   */
-  onLeaseLost(hook: JobHook<LeaseLostEvent>): this {
-    this.#hooks.leaseLost.push(hook);
-    return this;
+function announceEnqueued(
+  hooks: HookRunner,
+  requests: readonly JobRequest[],
+  enqueued: readonly EnqueuedJob[],
+): void {
+  for (const [index, { jobId, disposition }] of enqueued.entries()) {
+    const request = requests[index];
+    if (request === undefined || disposition !== "inserted") continue;
+    const { jobType, organizationId } = request;
+    hooks.emit("enqueued", { jobId, jobType, ...(organizationId === undefined ? {} : { organizationId }) });
   }
 }
 

@@ -7,6 +7,7 @@
 import { RunledgerError } from "@runledger/core";
 import type { JobOutcome, RunledgerErrorCode } from "@runledger/core";
 import type { ClaimedJob } from "@runledger/postgres";
+import type { AttemptTelemetry } from "./telemetry.ts";
 
 /**
  * How far a job has come in this process.
@@ -39,6 +40,8 @@ export class HeldJob {
   isUncertain: boolean = false;
   /** Whether its row may be locked by a connection that is gone without the server's knowledge. */
   settlesAlone: boolean = false;
+  /** What telemetry remembers of the attempt until it is settled. */
+  telemetry: AttemptTelemetry | undefined;
   /** Whether its outcome was replaced by a failure because it could not be stored. */
   isRewritten: boolean = false;
   #abortReason: RunledgerError | undefined;

@@ -6,7 +6,7 @@
 
 import { isRunledgerError } from "@runledger/core";
 import type { JobCompletion, JobOutcome, JsonValue } from "@runledger/core";
-import { appendJobLogs, atomically, recordJobProgress, settleJob } from "@runledger/postgres";
+import { appendJobLogs, recordJobProgress, settleJob } from "@runledger/postgres";
 import type {
   ClaimedWorkflowStep,
   JobLogEntry,
@@ -15,6 +15,7 @@ import type {
   Queryable,
   SettledJob,
 } from "@runledger/postgres";
+import { atomicallyAnnounced } from "./after_commit.ts";
 import { successOf } from "./execution.ts";
 import type { RegisteredJob } from "./catalog.ts";
 import type { HeldJob } from "./held_job.ts";
@@ -116,11 +117,31 @@ export interface JobContext<Output = JsonValue | void> {
   ): Promise<Result>;
 }
 
+/**
+ * What the handler of one step of one workflow knows and can do.
+ *
+ * @typeParam Output What the job's output schema accepts.
+ * @typeParam Prerequisites What it learns of its direct prerequisites, from each key to how that ended.
+ */
+export interface StepContext<Output, Prerequisites> extends Omit<JobContext<Output>, "workflow"> {
+  /** Which step of which run it is, with what its direct prerequisites gave. */
+  readonly workflow: {
+    /** The run. */
+    readonly runId: string;
+    /** The step. */
+    readonly stepKey: string;
+    /** How each direct prerequisite ended, by step key. */
+    readonly prerequisites: Prerequisites;
+  };
+}
+
 /** What the context needs of the worker. */
 export interface JobContextTools {
   readonly db: Queryable;
   readonly workerId: string;
   readonly logs: JobLogBuffer;
+  /** Whether anybody wants to hear what the end of a step led to. */
+  readonly tellsRelease: () => boolean;
   /** The database said that the lease is gone. */
   readonly onLeaseLost: (job: HeldJob) => void;
   /** The job was settled in a transaction of its handler. */
@@ -227,7 +248,7 @@ class AttemptContext implements JobContext<unknown> {
     let lines: readonly JobLogEntry[] = [];
     const onTaken = (taken: readonly JobLogEntry[]) => lines = taken;
     try {
-      const result = await atomically(this.#tools.db, async (tx) => {
+      const result = await atomicallyAnnounced(this.#tools.db, async (tx) => {
         const value = await fn(tx as Tx, async (output) => {
           if (finishing !== undefined) throw new TypeError("finish was called twice: a job is settled once");
           finishing = this.#finish(tx, output, onTaken);
@@ -277,7 +298,8 @@ class AttemptContext implements JobContext<unknown> {
     const lines = this.#tools.logs.take(job);
     onTaken(lines);
     await appendJobLogs(tx, lines);
-    return { outcome, answer: await settleJob(tx, job.claim, outcome) };
+    const tellsRelease = this.#tools.tellsRelease();
+    return { outcome, answer: await settleJob(tx, job.claim, outcome, { tellsRelease }) };
   }
 
   #assertUnfinished(method: string): void {

@@ -8,13 +8,22 @@
 
 // What is run
 export { JobCatalog } from "./catalog.ts";
-export type { CatalogSchedule, JobHandler, RegisteredJob } from "./catalog.ts";
-export type { FinishJob, JobContext } from "./job_context.ts";
+export type {
+  CatalogSchedule,
+  JobCatalogOptions,
+  JobHandler,
+  RegisteredJob,
+  StepHandler,
+  WorkflowStepOf,
+} from "./catalog.ts";
+export type { FinishJob, JobContext, StepContext } from "./job_context.ts";
 
 // Hearing of it
+export { HookSubscriptions } from "./hook_subscriptions.ts";
 export type {
   JobCanceledEvent,
   JobDeadLetteredEvent,
+  JobEnqueuedEvent,
   JobFailedEvent,
   JobHook,
   JobHookEvent,
@@ -24,7 +33,31 @@ export type {
   JobStartedEvent,
   JobSucceededEvent,
   LeaseLostEvent,
-} from "./hooks.ts";
+  RunFinishedEvent,
+  StepCanceledEvent,
+  StepDeadLetteredEvent,
+  StepEnqueuedEvent,
+  StepFailedEvent,
+  StepLeaseLostEvent,
+  StepPlace,
+  StepRetryScheduledEvent,
+  StepStartedEvent,
+  StepSucceededEvent,
+} from "./hook_events.ts";
+export type {
+  TelemetryAttributes,
+  TelemetryCounter,
+  TelemetryHistogram,
+  TelemetryInstrumentOptions,
+  TelemetryMeter,
+  TelemetryObservable,
+  TelemetryObserver,
+  TelemetryOptions,
+  TelemetrySpan,
+  TelemetrySpanContext,
+  TelemetrySpanOptions,
+  TelemetryTracer,
+} from "./telemetry_api.ts";
 
 // Running it
 export { Supervisor } from "./supervisor.ts";

@@ -6,23 +6,15 @@
 
 import { deleteFinishedJobs, reapExpiredLeases } from "@runledger/postgres";
 import type { DeleteFinishedJobsOptions, Queryable, ReapedJob } from "@runledger/postgres";
+import { Announcer } from "./announcer.ts";
 import type { JobCatalog } from "./catalog.ts";
 import { JobsConfig } from "./config.ts";
-import { emptyHooks, HookRunner } from "./hooks.ts";
-import type { JobFailedEvent } from "./hooks.ts";
 import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 import { answered, runLoop } from "./loop.ts";
 
 /** How many leases one statement reaps, and how many jobs one removes. */
 const BATCH = 500;
-
-/** What the reaper stores with each job. */
-const LEASE_EXPIRED: JobFailedEvent["failure"] = Object.freeze({
-  kind: "LEASE_EXPIRED",
-  code: "job.lease_expired",
-  message: "The lease expired before the attempt was settled.",
-});
 
 /** What a reaper does, and until when. */
 export interface ReaperOptions {
@@ -60,7 +52,7 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
   const { signal, retention } = options;
   const config = JobsConfig.of(options.config);
   const logger = guardedLogger(options.logger ?? silentLogger);
-  const hooks = new HookRunner(options.catalog?.hooks ?? emptyHooks(), logger);
+  const announcer = new Announcer(options.catalog, logger, config.workerId);
   let reaped = 0;
   let deleted = 0;
 
@@ -74,13 +66,10 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
     }
   }
 
-  function announce({ status, nextRunAt, ...job }: ReapedJob): void {
-    const { jobId, jobType, attempt } = job;
+  function announce(job: ReapedJob): void {
+    const { jobId, jobType, attempt, status } = job;
     logger.warn("the lease on a job had expired", { jobId, jobType, attempt, status });
-    const event: JobFailedEvent = { ...job, workerId: config.workerId, failure: LEASE_EXPIRED };
-    hooks.emit("failed", event);
-    if (nextRunAt === undefined) hooks.emit("deadLettered", event);
-    else hooks.emit("retryScheduled", { ...event, nextRunAt });
+    announcer.reaped(job);
   }
 
   async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
@@ -101,6 +90,6 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
       if (retention !== undefined) await removeOld(retention);
     },
   });
-  await hooks.drain();
+  await announcer.drain();
   return { reaped, deleted };
 }

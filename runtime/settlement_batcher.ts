@@ -52,6 +52,8 @@ export interface SettlementBatcherOptions {
   readonly db: Queryable;
   readonly logs: JobLogBuffer;
   readonly logger: Logger;
+  /** Whether anybody wants to hear what the end of a step led to. */
+  readonly tellsRelease: () => boolean;
   /** An answer came: the outcome is posted, or it was refused. */
   readonly onAnswer: (job: HeldJob, outcome: JobOutcome, answer: SettledJob) => void;
   /** The outcome can never be stored, by itself or after a rewrite. */
@@ -166,7 +168,9 @@ export class SettlementBatcher {
     try {
       this.#underWay.set(statement, performance.now());
       if (!this.#options.logs.isEmpty) await this.#flushLogs();
-      answers = await settleJobs(this.#options.db, batch.map(settlementOf));
+      answers = await settleJobs(this.#options.db, batch.map(settlementOf), {
+        tellsRelease: this.#options.tellsRelease(),
+      });
     } catch (error) {
       this.#underWay.delete(statement);
       await this.#recover(batch, error);

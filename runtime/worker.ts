@@ -8,13 +8,12 @@ import type { JobOutcome } from "@runledger/core";
 import { RunledgerError } from "@runledger/core";
 import { claimJobs, createClaimCursor, releaseJobs } from "@runledger/postgres";
 import type { ClaimedJob, Queryable, SettledJob } from "@runledger/postgres";
+import { Announcer } from "./announcer.ts";
 import type { JobCatalog } from "./catalog.ts";
 import { JobsConfig } from "./config.ts";
 import { DeadlineWatch } from "./deadline_watch.ts";
 import { executeJob, panicOutcome, timeoutOutcome } from "./execution.ts";
 import { runHeartbeats } from "./heartbeat.ts";
-import { HookRunner } from "./hooks.ts";
-import type { JobHookEvent } from "./hooks.ts";
 import { HeldJob } from "./held_job.ts";
 import { createJobContext } from "./job_context.ts";
 import type { JobContextTools } from "./job_context.ts";
@@ -115,7 +114,7 @@ class Worker {
   readonly #logs: JobLogBuffer;
   readonly #batcher: SettlementBatcher;
   readonly #contextTools: JobContextTools;
-  readonly #hooks: HookRunner;
+  readonly #announcer: Announcer;
 
   /** Ends the claims. */
   readonly #stop = new AbortController();
@@ -141,12 +140,13 @@ class Worker {
     this.#logger = guardedLogger(options.logger ?? silentLogger);
     this.#leaseMs = this.#config.leaseTtlSeconds * 1000;
     this.#maxUnsettled = 2 * (this.#config.maxGlobalConcurrency + this.#config.claimBatchSize);
-    this.#hooks = new HookRunner(options.catalog.hooks, this.#logger);
+    this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
     this.#logs = new JobLogBuffer(db, this.#logger);
     this.#batcher = new SettlementBatcher({
       db,
       logs: this.#logs,
       logger: this.#logger,
+      tellsRelease: () => this.#announcer.tellsRelease,
       onAnswer: (job, outcome, answer) => this.#onAnswer(job, outcome, answer),
       onUnstorable: (job, error) => this.#onUnstorable(job, error),
       onExpired: (job) => this.#lose(job, "its lease ran out before its outcome could be written"),
@@ -155,6 +155,7 @@ class Worker {
       db,
       workerId: this.#config.workerId,
       logs: this.#logs,
+      tellsRelease: () => this.#announcer.tellsRelease,
       onLeaseLost: (job) => this.#lose(job, "the database refused a write of its handler"),
       onSettledInTransaction: (job, outcome, answer) => {
         this.#forget(job);
@@ -166,6 +167,7 @@ class Worker {
 
   async run(): Promise<WorkerReport> {
     const { signal } = this.#options;
+    const stopObserving = this.#announcer.telemetry.observeLeases(() => this.#held.size);
     const heartbeats = runHeartbeats({
       db: this.#db,
       leaseMs: this.#leaseMs,
@@ -199,7 +201,11 @@ class Worker {
       this.#watch.close();
       this.#logs.close();
       await Promise.all([claims, heartbeats]);
-      for (const job of this.#held) job.phase = "over";
+      for (const job of this.#held) {
+        job.phase = "over";
+        this.#announcer.telemetry.left(job, "worker.shutdown");
+      }
+      stopObserving();
     }
   }
 
@@ -271,6 +277,7 @@ class Worker {
       this.#held.add(job);
       this.#prefetched.push(job);
     }
+    this.#announcer.telemetry.claimed(claimed.length);
     if (claimed.length > 0) this.#watch.expect(leaseUntil);
     this.#startPrefetched();
     if (this.#prefetched.length > 0) this.#watch.expect(now + MAX_PREFETCH_WAIT_MS);
@@ -293,9 +300,10 @@ class Worker {
     job.timeoutAt = performance.now() + job.claim.timeoutSeconds * 1000;
     this.#watch.expect(job.timeoutAt);
     this.#running.add(job);
-    if (this.#hooks.has("started")) this.#hooks.emit("started", this.#hookEvent(job));
+    this.#announcer.started(job);
     const context = registered && createJobContext(job, registered, this.#contextTools);
-    executeJob(job, registered, context).then((outcome) => this.#onEnd(job, outcome));
+    this.#announcer.telemetry.run(job, () => executeJob(job, registered, context))
+      .then((outcome) => this.#onEnd(job, outcome));
   }
 
   /** The handler has really ended: its slot is free. */
@@ -325,6 +333,7 @@ class Worker {
     }
     if (job.isUncertain) {
       this.#logger.debug("an earlier write of the outcome was applied, or the lease was lost", this.#fields(job));
+      this.#announcer.telemetry.left(job, "db.commit_unknown");
       return this.#forget(job);
     }
     this.#lose(job, `its outcome was refused (${outcome.kind})`);
@@ -336,6 +345,7 @@ class Worker {
       ...this.#fields(job),
       ...errorFields(error),
     });
+    this.#announcer.telemetry.left(job, "job.handler_panic");
     this.#forget(job);
   }
 
@@ -398,7 +408,7 @@ class Worker {
     job.abort("job.canceled");
     this.#logger.info("a job was cancelled while this worker held it", this.#fields(job));
     this.#forget(job);
-    this.#hooks.emit("canceled", this.#hookEvent(job));
+    this.#announcer.canceled(job);
   }
 
   #lose(job: HeldJob, how: string): void {
@@ -406,7 +416,7 @@ class Worker {
     job.abort("job.lease_owner_mismatch");
     this.#logger.warn("the lease on a job was lost", { ...this.#fields(job), how });
     this.#forget(job);
-    this.#hooks.emit("leaseLost", this.#hookEvent(job));
+    this.#announcer.leaseLost(job);
   }
 
   /** Nothing more is written for the job. Its handler may still run, and then keeps its slot. */
@@ -418,30 +428,13 @@ class Worker {
 
   // Telling
 
-  #hookEvent({ claim }: HeldJob): JobHookEvent {
-    const { jobId, jobType, runNumber, attempt, organizationId } = claim;
-    const event = { jobId, jobType, runNumber, attempt, workerId: this.#config.workerId };
-    return organizationId === undefined ? event : { ...event, organizationId };
-  }
-
   /** Tells the hooks how an attempt ended, which is committed. */
   #announce(job: HeldJob, outcome: JobOutcome, answer: SettledJob): void {
     if (!answer.settled) return;
     // Dependents that it released, and jobs that go on at once, are due already.
     const isEnd = answer.nextRunAt === undefined;
     if (isEnd ? job.claim.workflow !== undefined : isDueAtOnce(outcome)) this.#poll.wake();
-    if (outcome.kind === "succeeded") {
-      if (!this.#hooks.has("succeeded")) return;
-      const { output } = outcome;
-      this.#hooks.emit("succeeded", { ...this.#hookEvent(job), ...(output === undefined ? {} : { output }) });
-    } else if (outcome.kind === "canceled") {
-      this.#hooks.emit("canceled", this.#hookEvent(job));
-    } else if (outcome.kind === "failed") {
-      const event = { ...this.#hookEvent(job), failure: outcome.failure };
-      this.#hooks.emit("failed", event);
-      if (answer.nextRunAt === undefined) this.#hooks.emit("deadLettered", event);
-      else this.#hooks.emit("retryScheduled", { ...event, nextRunAt: answer.nextRunAt });
-    }
+    this.#announcer.settled(job, outcome, answer);
   }
 
   #fields(job: HeldJob): { readonly jobId: string; readonly jobType: string; readonly attempt: number } {
@@ -495,7 +488,7 @@ class Worker {
       this.#logger.error("outcomes could not be written before the end", { outcomes: this.#batcher.size });
     }
     await settledWithin(this.#logs.flush(), FINAL_FLUSH_MS);
-    await this.#hooks.drain();
+    await this.#announcer.drain();
 
     const left = new Set([...this.#running, ...this.#held]);
     const report: WorkerReport = {
