@@ -190,6 +190,7 @@ function nodePostgresSession(client: NodePostgresClient): Session {
 
 /** Makes the driver of a node-postgres `Pool`. */
 export function createNodePostgresPoolDriver(pool: NodePostgresPool): Driver {
+  hearErrors(pool);
   return {
     scope: createScope("autocommit"),
     send: async (text, values) => readReply(await pool.query(text, encodeText(values))),
@@ -217,6 +218,23 @@ export function createNodePostgresPoolDriver(pool: NodePostgresPool): Driver {
       }
     },
   };
+}
+
+/**
+ * Listens to every client of a pool. Between the pool's own listener and that of whoever checks a client out there is a
+ * gap: an error that came with the last bytes of the start of its session, such as the end of that session by an
+ * administrator, would be unheard there and end the process. The client's next statement reports it.
+ */
+function hearErrors(pool: NodePostgresPool): void {
+  const { on } = pool as {
+    readonly on?: (event: "acquire", listener: (client: NodePostgresClient) => void) => unknown;
+  };
+  const heard = new WeakSet<NodePostgresClient>();
+  on?.call(pool, "acquire", (client) => {
+    if (heard.has(client)) return;
+    heard.add(client);
+    client.on("error", () => {});
+  });
 }
 
 /** Makes the driver of a plain `{ query }` object. */

@@ -215,3 +215,20 @@ for (const kind of POOLS) {
     await assert.rejects(atomically(pool.db, (tx) => enqueueJob(tx, request())), hasCode("db.unavailable"));
   });
 }
+
+Deno.test("node-postgres: an error between a client's check-out and its first statement does not end the process", async () => {
+  await using database = await openTestDatabase();
+  const pool = new pg.Pool({ idleTimeoutMillis: 0, connectionString: database.url, max: 1 });
+  let errors = 0;
+  // As if it had come with the same bytes as the end of the connection's start.
+  pool.on(
+    "acquire",
+    (client: pg.PoolClient) => queueMicrotask(() => errors = errors + Number(client.emit("error", new Error("late")))),
+  );
+  try {
+    await atomically(pool, (tx) => enqueueJob(tx, request()));
+  } finally {
+    await pool.end();
+  }
+  assert.equal(errors, 1, "it was heard");
+});
