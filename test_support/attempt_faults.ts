@@ -5,8 +5,7 @@
  */
 
 import { JobFailure, RunledgerError } from "@runledger/core";
-import { JobCatalog } from "@runledger/runtime";
-import type { JobContext, JobHooks, RegisteredJob } from "@runledger/runtime";
+import type { JobCatalog, JobContext, JobHooks, RegisteredJob } from "@runledger/runtime";
 
 /** When a fault happens. */
 export interface FaultOptions {
@@ -35,77 +34,72 @@ export class AttemptFaults {
   }
 }
 
-/** What a watched catalog tells. */
-export interface CatalogWatcher {
-  /** A job was claimed, and its handler is about to run. */
-  readonly onStarted: (jobId: string) => void;
-  /** The worker shall die now, with its handler. */
-  readonly onCrash: () => void;
+/** What is done beside what a catalog does. */
+export interface CatalogWatch {
+  /** The job types to claim. @default all of the catalog */
+  readonly jobTypes?: readonly string[];
+  /** Hooks that are called before the catalog's own. */
+  readonly hooks?: Partial<JobHooks>;
+  /** What happens to attempts. */
+  readonly faults?: AttemptFaults;
+  /** Lets the worker die, with its handler. */
+  readonly onCrash?: () => void;
 }
 
-/** A catalog as the kit's worker sees it: every attempt meets the faults that are armed for it. */
-export class WatchedCatalog extends JobCatalog {
-  readonly #original: JobCatalog;
-  readonly #jobTypes: readonly string[];
-  readonly #faults: AttemptFaults;
-  readonly #watcher: CatalogWatcher;
+/**
+ * Gives a catalog as the kit's worker and reaper see it: the same one, with hooks of the kit's own, whose handlers meet the
+ * faults that are armed for them.
+ *
+ * @param catalog What is run. A change of it is seen.
+ * @param watch What is done beside it.
+ * @returns The catalog to run.
+ */
+export function watchCatalog(catalog: JobCatalog, watch: CatalogWatch): JobCatalog {
+  return new Proxy(catalog, {
+    get(target, name): unknown {
+      if (name === "jobTypes") return watch.jobTypes ?? target.jobTypes;
+      if (name === "hooks") return joinedHooks(watch.hooks ?? {}, target.hooks);
+      if (name === "get") return (jobType: string) => faultyJob(target.get(jobType), watch);
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
 
-  /**
-   * Wraps a catalog.
-   *
-   * @param original Its handlers and hooks are used as they are when they are needed.
-   * @param faults What is armed.
-   * @param watcher Is told what happens, and which types to run if not all.
-   */
-  constructor(
-    original: JobCatalog,
-    faults: AttemptFaults,
-    watcher: CatalogWatcher & { readonly jobTypes?: readonly string[] },
-  ) {
-    super();
-    this.#original = original;
-    this.#jobTypes = watcher.jobTypes ?? original.jobTypes;
-    this.#faults = faults;
-    this.#watcher = watcher;
-  }
+function joinedHooks(first: Partial<JobHooks>, then: JobHooks): JobHooks {
+  return {
+    ...then,
+    started: [...first.started ?? [], ...then.started],
+    failed: [...first.failed ?? [], ...then.failed],
+  };
+}
 
-  /** The job types to claim. */
-  override get jobTypes(): readonly string[] {
-    return this.#jobTypes;
-  }
+function faultyJob(registered: RegisteredJob | undefined, watch: CatalogWatch): RegisteredJob | undefined {
+  if (registered === undefined) return undefined;
+  const { definition, handler } = registered;
+  return {
+    definition,
+    handler: (payload: never, context: JobContext<unknown>) => {
+      const fault = watch.faults?.take(context);
+      const run = (given: JobContext<unknown>) => handler(payload, given as never);
+      return fault === undefined ? run(context) : meet(fault, { run, context, watch });
+    },
+  };
+}
 
-  /** The catalog's hooks, and the watcher before them. */
-  override get hooks(): JobHooks {
-    const { hooks } = this.#original;
-    return { ...hooks, started: [({ jobId }) => this.#watcher.onStarted(jobId), ...hooks.started] };
-  }
+/** An attempt that meets a fault. */
+interface FaultyAttempt {
+  readonly run: (context: JobContext<unknown>) => unknown;
+  readonly context: JobContext<unknown>;
+  readonly watch: CatalogWatch;
+}
 
-  /** A definition with its handler, which meets the faults. */
-  override get(jobType: string): RegisteredJob | undefined {
-    const registered = this.#original.get(jobType);
-    if (registered === undefined) return undefined;
-    const { definition, handler } = registered;
-    return {
-      definition,
-      handler: (payload: never, context: JobContext<unknown>) => {
-        const fault = this.#faults.take(context);
-        const run = (given: JobContext<unknown>) => handler(payload, given as never);
-        return fault === undefined ? run(context) : this.#meet(fault, run, context);
-      },
-    };
-  }
-
-  async #meet(
-    fault: AttemptFault,
-    run: (context: JobContext<unknown>) => unknown,
-    context: JobContext<unknown>,
-  ): Promise<unknown> {
-    if (fault.kind === "timeout") return await timeOut(run, context);
-    if (fault.afterHandler) await settled(() => run(context));
-    if (fault.kind === "fail") throw fault.error;
-    this.#watcher.onCrash();
-    return await new Promise<never>(() => {}); // a dead process settles nothing
-  }
+async function meet(fault: AttemptFault, { run, context, watch }: FaultyAttempt): Promise<unknown> {
+  if (fault.kind === "timeout") return await timeOut(run, context);
+  if (fault.afterHandler) await settled(() => run(context));
+  if (fault.kind === "fail") throw fault.error;
+  watch.onCrash?.();
+  return await new Promise<never>(() => {}); // a dead process settles nothing
 }
 
 /** Runs the handler with a signal that aborts as it does when the time is over, then ends the attempt as a timeout does. */

@@ -37,6 +37,9 @@ export interface TestKitDatabaseOptions<Db extends Queryable> extends TestKitOpt
   readonly takesOverJobs?: boolean;
 }
 
+/** The longest time that timers take. */
+const MAX_TIMEOUT_MS = 2_147_483_647;
+
 /** A Monday, the first day of a leap year, and past for years. */
 const STARTS_AT = "2024-01-01T00:00:00.000Z";
 
@@ -48,7 +51,7 @@ const STARTS_AT = "2024-01-01T00:00:00.000Z";
  *
  * @param options What to run.
  * @returns The kit; its `db` is a postgres.js pool.
- * @throws {RangeError} When the calendar would begin in the future.
+ * @throws {RangeError} When the calendar would begin in the future, or `attemptTimeoutMs` cannot be.
  * @throws {RunledgerError} What `catalog.sync` throws.
  */
 export function createTestKit(
@@ -62,7 +65,7 @@ export function createTestKit(
  * @param options What to run.
  * @returns The kit; its `db` is a PGlite instance.
  * @throws {Error} When the package is not installed.
- * @throws {RangeError} When the calendar would begin in the future.
+ * @throws {RangeError} When the calendar would begin in the future, or `attemptTimeoutMs` cannot be.
  * @throws {RunledgerError} What `catalog.sync` throws.
  */
 export function createTestKit(
@@ -75,7 +78,7 @@ export function createTestKit(
  * @param options What to run, and where.
  * @returns The kit; its `db` is the handle that was given.
  * @throws {Error} When jobs wait or run there, unless `takesOverJobs` is set.
- * @throws {RangeError} When the calendar would begin in the future.
+ * @throws {RangeError} When the calendar would begin in the future, or `attemptTimeoutMs` cannot be.
  * @throws {RunledgerError} `schema.*` for a database that is not migrated; what `catalog.sync` throws.
  */
 export function createTestKit<Db extends Queryable>(
@@ -89,6 +92,9 @@ export async function createTestKit(
   },
 ): Promise<RunledgerTestKit> {
   const { catalog, config = {}, logger = silentLogger, attemptTimeoutMs = 10_000, database = "ephemeral" } = options;
+  if (!(attemptTimeoutMs > 0 && attemptTimeoutMs <= MAX_TIMEOUT_MS)) {
+    throw new RangeError(`attemptTimeoutMs must be a number of milliseconds up to ${MAX_TIMEOUT_MS}`);
+  }
   const startsAt = options.startsAt ?? new Date(STARTS_AT);
   if (!(startsAt.getTime() <= Date.now())) throw new RangeError("startsAt must be a date that has passed");
   const opened = await openKitDatabase(database, { takesOverJobs: options.takesOverJobs ?? false });

@@ -11,7 +11,7 @@ import type { AttemptFaults } from "./attempt_faults.ts";
 import { pullForward, readAgenda } from "./kit_agenda.ts";
 import type { AgendaJob } from "./kit_agenda.ts";
 import type { KitClock } from "./kit_clock.ts";
-import { reapOnce, runOneJob } from "./kit_worker.ts";
+import { reapLeases, runOneJob } from "./kit_worker.ts";
 import type { KitWorkerOptions } from "./kit_worker.ts";
 import { TestJob } from "./test_job.ts";
 
@@ -146,13 +146,13 @@ export class KitEngine {
         tally.unhandled = agenda.unhandled;
         return agenda.job ?? undefined;
       }
-      const reaped = agenda.leases === 0 ? 0 : await reapOnce(this.#options);
+      if (agenda.leases > 0) await reapLeases(this.#options, agenda.leases);
       const expired = agenda.gates === 0 ? 0 : await expireWorkflowGates(this.#options.db, { limit: 1000 });
       const fires = agenda.schedules === 0 ? 0 : await this.#fire(agenda.schedules, tally);
-      if (reaped + expired + fires === 0) {
+      if (agenda.leases + expired + fires === 0) {
         throw new Error(`What is due is held by somebody else. ${await this.#state()}`);
       }
-      tally.reapedLeases += reaped;
+      tally.reapedLeases += agenda.leases;
       tally.expiredGates += expired;
     }
   }
@@ -160,7 +160,6 @@ export class KitEngine {
   /** Fires the schedules that are due by the calendar: the first so many, since the database's clock is far ahead. */
   async #fire(count: number, tally: Tally): Promise<number> {
     const { fired, deferred } = await materializeDueSchedules(this.#options.db, { limit: Math.min(count, 1000) });
-    await this.#clock.anchorSchedules([...fired, ...deferred].map(({ name }) => name));
     tally.fired.push(...fired);
     return fired.length + deferred.length;
   }

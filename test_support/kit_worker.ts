@@ -7,7 +7,7 @@
 import { runReaper, runWorker } from "@runledger/runtime";
 import type { JobCatalog, JobsConfig, LogFields, Logger } from "@runledger/runtime";
 import type { Queryable } from "@runledger/postgres";
-import { WatchedCatalog } from "./attempt_faults.ts";
+import { watchCatalog } from "./attempt_faults.ts";
 import type { AttemptFaults } from "./attempt_faults.ts";
 
 /** What the kit's worker runs, and how. */
@@ -21,8 +21,8 @@ export interface KitWorkerOptions {
   readonly attemptTimeoutMs: number;
 }
 
-/** How often a claim may fail. A database that restarts is waited for; one that refuses is reported. */
-const MAX_CLAIM_FAILURES = 4;
+/** How often a claim or the reaper may fail. A database that restarts is waited for; one that refuses is reported. */
+const MAX_FAILURES = 4;
 
 /**
  * Runs the first due job, to the end of its attempt. There must be one, and nobody else may take it.
@@ -41,14 +41,16 @@ export async function runOneJob(options: KitWorkerOptions, jobTypes: readonly st
   let jobId: string | undefined;
   let isLate = false;
   const problems = new ProblemLog(options.logger, (failures) => {
-    if (jobId === undefined && failures >= MAX_CLAIM_FAILURES) stop.abort();
+    if (jobId === undefined && failures >= MAX_FAILURES) stop.abort();
   });
-  const catalog = new WatchedCatalog(options.catalog, options.faults, {
+  const onStarted = (event: { readonly jobId: string }) => {
+    jobId = event.jobId;
+    stop.abort();
+  };
+  const catalog = watchCatalog(options.catalog, {
     jobTypes,
-    onStarted: (started) => {
-      jobId = started;
-      stop.abort();
-    },
+    hooks: { started: [onStarted] },
+    faults: options.faults,
     onCrash: () => abort.abort(),
   });
   const timer = setTimeout(() => {
@@ -86,21 +88,31 @@ export async function runOneJob(options: KitWorkerOptions, jobTypes: readonly st
 }
 
 /**
- * Reaps the leases that have expired, once, and tells the catalog's hooks.
+ * Reaps leases that have expired, and tells the catalog's hooks.
+ *
+ * It is a reaper that is stopped as soon as it has told of all of them.
  *
  * @param options Whose hooks, and with what settings.
- * @returns How many there were, 500 at most.
+ * @param count How many there are. Nobody else may reap them.
  * @throws {Error} When the database refuses.
  */
-export async function reapOnce(options: KitWorkerOptions): Promise<number> {
-  const { db, catalog, config } = options;
+export async function reapLeases(options: KitWorkerOptions, count: number): Promise<void> {
   const stop = new AbortController();
-  const problems = new ProblemLog(options.logger);
-  const reaper = runReaper(db, { catalog, config, logger: problems, signal: stop.signal });
-  stop.abort(); // its first round has begun, and is the last
-  const { reaped } = await reaper;
-  if (reaped === 0 && problems.failure !== undefined) throw new Error(`Leases could not be reaped.${problems.text()}`);
-  return reaped;
+  let reaped = 0;
+  const onFailed = () => {
+    if (++reaped === count) stop.abort();
+  };
+  const problems = new ProblemLog(options.logger, (failures) => {
+    if (failures >= MAX_FAILURES) stop.abort();
+  });
+  const timer = setTimeout(() => stop.abort(), options.attemptTimeoutMs);
+  try {
+    const catalog = watchCatalog(options.catalog, { hooks: { failed: [onFailed] } });
+    await runReaper(options.db, { catalog, config: options.config, logger: problems, signal: stop.signal });
+  } finally {
+    clearTimeout(timer);
+  }
+  if (reaped < count) throw new Error(`${count - reaped} expired leases could not be reaped.${problems.text()}`);
 }
 
 /** Passes everything on, and remembers the last failure of a loop. */
@@ -112,10 +124,6 @@ class ProblemLog implements Logger {
   constructor(next: Logger, onFailure: (failures: number) => void = () => {}) {
     this.#next = next;
     this.#onFailure = onFailure;
-  }
-
-  get failure(): string | undefined {
-    return this.#failure;
   }
 
   text(): string {

@@ -86,7 +86,7 @@ let isSilenced = false;
  * PGlite emulates the interval timer of a server process and leaves it running: ten seconds in which a process does not end
  * and a test runner sees a leak. Nothing that tests do needs it.
  */
-function silenceIntervalTimer(): void {
+export function silenceIntervalTimer(): void {
   if (isSilenced) return;
   isSilenced = true;
   const { setTimeout } = globalThis;

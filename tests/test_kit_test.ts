@@ -162,6 +162,7 @@ Deno.test("advanceTime: refuses what is no duration, and a calendar beyond the p
   });
   const startsAt = new Date(Date.now() + 60_000);
   await assert.rejects(createTestKit({ catalog: new JobCatalog(), startsAt }), RangeError);
+  await assert.rejects(createTestKit({ catalog: new JobCatalog(), attemptTimeoutMs: Infinity }), RangeError);
 });
 
 Deno.test("failNextAttempt: fails attempts in turn, as a JobFailure says, of a type or of one job", async () => {

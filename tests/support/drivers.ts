@@ -8,6 +8,7 @@ import { PGlite } from "@electric-sql/pglite";
 import type { Queryable, StatementValue } from "@runledger/postgres";
 import pg from "pg";
 import postgres from "postgres";
+import { silenceIntervalTimer } from "../../test_support/pglite_database.ts";
 
 /** An open handle. Closing it undoes what a transaction handle did. */
 export interface OpenHandle extends AsyncDisposable {
@@ -65,13 +66,7 @@ export function sharedPGlite(): Promise<PGlite> {
 }
 
 async function startPGlite(): Promise<PGlite> {
-  // PGlite emulates the interval timer of its process and leaves it running: ten seconds that would end in whichever test
-  // runs then. Nothing that the tests do needs it.
-  const { setTimeout } = globalThis;
-  globalThis.setTimeout = ((...args: Parameters<typeof setTimeout>) => {
-    const isIntervalTimer = Number(args[1]) >= 1000 && new Error().stack?.includes("__setitimer_js") === true;
-    return isIntervalTimer ? 0 : setTimeout(...args);
-  }) as typeof setTimeout;
+  silenceIntervalTimer();
   const database = await PGlite.create();
   await database.exec("create table warm_up (); drop table warm_up;");
   return database;
