@@ -30,7 +30,7 @@ export class Announcer {
   /** Tells the hooks and the telemetry of a catalog, if there is one. */
   constructor(catalog: JobCatalog | undefined, logger: Logger, workerId: string) {
     this.#hooks = new HookRunner(catalog?.hooks ?? emptyHooks(), logger);
-    this.telemetry = new Telemetry(catalog?.telemetry ?? {}, logger);
+    this.telemetry = new Telemetry(catalog?.telemetry ?? {}, logger, workerId);
     this.#workerId = workerId;
   }
 

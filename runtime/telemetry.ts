@@ -42,10 +42,12 @@ export class Telemetry {
   readonly #tracer: TelemetryTracer | undefined;
   readonly #metrics: TelemetryMetrics | undefined;
   readonly #logger: Logger;
+  readonly #clientId: string | undefined;
   #hasFailed = false;
 
   /** Makes the instruments. */
-  constructor(options: TelemetryOptions, logger: Logger) {
+  constructor(options: TelemetryOptions, logger: Logger, clientId?: string) {
+    this.#clientId = clientId;
     this.#logger = logger;
     this.#tracer = options.tracer;
     const { meter } = options;
@@ -118,7 +120,7 @@ export class Telemetry {
     const parent = claim.traceparent === undefined ? undefined : parseTraceparent(claim.traceparent);
     const options = {
       kind: CONSUMER,
-      attributes: attemptAttributes(job),
+      attributes: { ...attemptAttributes(job), ...(this.#clientId && { "messaging.client.id": this.#clientId }) },
       links: parent === undefined ? [] : [{ context: { ...parent, isRemote: true } }],
       // Not a child of whatever span the worker was started in.
       root: true,
