@@ -35,22 +35,22 @@ const WEIGHTS = {
   enqueueJob: 1,
   claim: 16,
   settle: 5,
-  settleMany: 14,
+  settleMany: 18,
   release: 1,
   heartbeat: 1,
-  completeGate: 9,
-  expireGate: 2,
-  expireGates: 2,
+  completeGate: 12,
+  expireGate: 4,
+  expireGates: 3,
   append: 5,
   cancelRun: 2,
   cancelJob: 3,
-  recover: 5,
+  recover: 6,
   requeue: 1,
   replay: 1,
   expireLease: 3,
   makeDue: 3,
   reap: 3,
-  runRetention: 2,
+  runRetention: 3,
   jobRetention: 1,
   setEnabled: 1,
   result: 2,
@@ -94,7 +94,7 @@ export const workflowIntents: fc.Arbitrary<WorkflowIntent> = fc.record({
   other: fc.nat(63),
   graph: fc.array(
     fc.record({ kind: fc.nat(7), after: fc.nat(255), modes: fc.nat(255), how: fc.nat(63) }),
-    { minLength: 1, maxLength: 7 },
+    { minLength: 1, maxLength: 5 },
   ),
   isRolledBack: fc.oneof({ weight: 19, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
 });
@@ -126,19 +126,17 @@ export function resolveWorkflowIntent(
       return { step: "makeDue", jobId: pick(late.length > 0 ? late : waiting, which)?.jobId ?? NO_LEASE.jobId };
     }
     case "expireGate": {
-      const open = stepsThat(model, (step) => step.gateEnd !== undefined);
+      const open = stepsThat(model, (step) => step.gateEnd === Infinity);
       return { step: "expireGate", ...pick(open, other) ?? { runId: NO_LEASE.jobId, stepKey: "" } };
     }
     default: {
-      // Without a run most operations have nothing to meet.
-      const isEmpty = model.runs.size === 0 && other % 8 !== 0;
-      const operation = operationOf({ ...intent, kind: isEmpty ? "enqueueRun" : kind }, model, leases);
+      const operation = operationOf({ ...intent, kind: other % 8 === 0 ? kind : fitting(kind, model) }, model, leases);
       return { step: "operation", operation };
     }
   }
 
   function operationOf(
-    intent: WorkflowIntent & { readonly kind: Exclude<IntentKind, "expireLease" | "makeDue" | "expireGate"> },
+    intent: WorkflowIntent & { readonly kind: OperationKind },
     model: WorkflowModel,
     leases: readonly JobLease[],
   ): WorkflowOperation {
@@ -168,7 +166,7 @@ export function resolveWorkflowIntent(
         // All that is leased, or every second one.
         const held = currentLeases(model, leases).filter((_, index) => which % 2 === 0 || (index + other) % 2 === 0);
         const outcome = (index: number): JobOutcome =>
-          how % 2 === 0 ? { kind: "succeeded", output: index } : endOf(how + 7 * index);
+          how % 3 > 0 ? { kind: "succeeded", output: index } : endOf(how + 7 * index);
         return { op: "settle", settlements: held.map((lease, index) => ({ lease, outcome: outcome(index) })) };
       }
       case "release":
@@ -185,7 +183,7 @@ export function resolveWorkflowIntent(
         return { op: "completeGate", runId, scope, stepKey: gate?.stepKey ?? "none", completion: completionOf(how) };
       }
       case "expireGates":
-        return { op: "expireGates", limit: 1 + which % 4 };
+        return { op: "expireGates", limit: 1 + which % 3 };
       case "append": {
         const open = stepsThat(model, ({ status }) => status === "WAITING_FOR_EXTERNAL");
         const window = pick(other % 5 === 0 ? stepsThat(model, () => true) : open, which);
@@ -223,7 +221,7 @@ export function resolveWorkflowIntent(
         return { op: "retention", statuses, expiresIdempotencyKeys: true };
       }
       case "setEnabled":
-        return { op: "setEnabled", jobType: which % 2 === 0 ? "a" : "b", isEnabled: how % 3 !== 0 };
+        return { op: "setEnabled", jobType: which % 2 === 0 ? "a" : "b", isEnabled: how % 4 !== 0 };
       case "result": {
         const declared = ended.filter(({ request }) => request.resultStepKey !== undefined);
         const { runId } = (how % 2 === 0 ? run : pick(declared, which)) ?? target;
@@ -233,6 +231,18 @@ export function resolveWorkflowIntent(
         return { op: "read", ...target };
     }
   }
+}
+
+type OperationKind = Exclude<IntentKind, "expireLease" | "makeDue" | "expireGate">;
+
+/** What leads on, where there is nothing that an operation could meet. */
+function fitting(kind: OperationKind, model: WorkflowModel): OperationKind {
+  if (model.runs.size === 0) return "enqueueRun";
+  const needsGate = kind === "completeGate" || kind === "append";
+  if (needsGate && stepsThat(model, ({ status }) => status === "WAITING_FOR_EXTERNAL").length === 0) return "claim";
+  const needsEnd = kind === "recover" || kind === "runRetention" || kind === "result";
+  if (needsEnd && [...model.runs.values()].every(({ finishedAt }) => finishedAt === undefined)) return "settleMany";
+  return kind;
 }
 
 function pick<Item>(items: readonly Item[], number: number): Item | undefined {
@@ -301,7 +311,7 @@ function stepOf(
     const outcome = ENDS[how % 3] as TerminalWorkflowStepStatus;
     const output = outcome === "SUCCEEDED" && how % 2 === 0 ? { output: OUTPUTS[how % 4] as JsonValue } : {};
     const timeout = { afterMs: 86_400_000, outcome, ...output };
-    return { executionKind: "EXTERNAL", ...shared, ...(kind === 0 ? {} : { timeout }) };
+    return { executionKind: "EXTERNAL", ...shared, ...(kind === 0 && how % 2 === 0 ? {} : { timeout }) };
   }
   return {
     executionKind: "JOB",
