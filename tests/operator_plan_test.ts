@@ -5,6 +5,7 @@
  * @module
  */
 
+import { deleteFinishedJobs, deleteFinishedWorkflowRuns } from "@runledger/postgres";
 import assert from "node:assert/strict";
 import { fillOperatorData } from "../bench/operator_data.ts";
 import { operatorReads } from "../bench/support/operator_reads.ts";
@@ -42,6 +43,13 @@ for (const planCacheMode of ["force_custom_plan", "force_generic_plan"] as const
     await using session = new ExplainingSession(database.url, { tables: TABLES, fewRows: 100 });
     await session.begin(planCacheMode);
     for (const { name, call } of await operatorReads(session.sql)) await session.explain(name, call);
+    // Not a read, but here are ended jobs and runs with keys, most of them too young.
+    const { sql } = session;
+    const old = { olderThanMs: 29 * 86_400_000, limit: 50 };
+    await session.explain(
+      "deleteFinishedJobs",
+      () => deleteFinishedJobs(sql, { ...old, expiresIdempotencyKeys: true }),
+    );
     assert.deepEqual([...new Set(session.problems)], []);
     assert(session.calls.size > 60);
     for (const [name, plans] of session.calls) assert(plans > 0, `${name} told no plan`);
