@@ -45,11 +45,9 @@ for (const planCacheMode of ["force_custom_plan", "force_generic_plan"] as const
     for (const { name, call } of await operatorReads(session.sql)) await session.explain(name, call);
     // Not a read, but here are ended jobs and runs with keys, most of them too young.
     const { sql } = session;
-    const old = { olderThanMs: 29 * 86_400_000, limit: 50 };
-    await session.explain(
-      "deleteFinishedJobs",
-      () => deleteFinishedJobs(sql, { ...old, expiresIdempotencyKeys: true }),
-    );
+    const keysToo = { olderThanMs: 29 * 86_400_000, limit: 50, expiresIdempotencyKeys: true };
+    await session.explain("deleteFinishedJobs", () => deleteFinishedJobs(sql, keysToo));
+    await session.explain("deleteFinishedWorkflowRuns", () => deleteFinishedWorkflowRuns(sql, keysToo));
     assert.deepEqual([...new Set(session.problems)], []);
     assert(session.calls.size > 60);
     for (const [name, plans] of session.calls) assert(plans > 0, `${name} told no plan`);
