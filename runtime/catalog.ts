@@ -72,11 +72,11 @@ export type StepHandler<Payload, Output, Prerequisites> = (
  * @typeParam Run The type of the built run.
  * @typeParam StepKey The step.
  */
-export interface WorkflowStepOf<Run, StepKey extends WorkflowStepKeys<Run>> {
+export interface WorkflowStepOf<Run, StepKey extends string> {
   /** Builds the run. It is never called. */
   readonly workflow: (...args: never[]) => Run | Promise<Run>;
   /** The step. */
-  readonly stepKey: StepKey;
+  readonly stepKey: StepKey & WorkflowStepKeys<Run>;
 }
 
 /** Who is told of what a catalog does and what is done with it. */
@@ -211,10 +211,10 @@ export class JobCatalog extends HookSubscriptions {
    * @throws {RunledgerError} `job.invalid_definition` when the type has a handler already.
    * @throws {TypeError} When the handler is not a function.
    */
-  handleStep<PayloadInput, Payload, Output, DecodedOutput, Run, StepKey extends WorkflowStepKeys<Run>>(
+  handleStep<PayloadInput, Payload, Output, DecodedOutput, Run, StepKey extends string>(
     definition: JobDefinition<PayloadInput, Payload, Output, DecodedOutput>,
     step: WorkflowStepOf<Run, StepKey>,
-    handler: StepHandler<Payload, Output, WorkflowPrerequisites<Run, StepKey>>,
+    handler: StepHandler<Payload, Output, WorkflowPrerequisites<Run, StepKey & WorkflowStepKeys<Run>>>,
   ): this {
     if (typeof handler !== "function") throw new TypeError(`The handler of ${definition.type} must be a function`);
     return this.handle(definition, (payload, context) => {
@@ -226,7 +226,10 @@ export class JobCatalog extends HookSubscriptions {
           `The handler of ${definition.type} is for the step ${step.stepKey}; this job is ${found}.`,
         );
       }
-      return handler(payload, context as StepContext<Output, WorkflowPrerequisites<Run, StepKey>>);
+      return handler(
+        payload,
+        context as StepContext<Output, WorkflowPrerequisites<Run, StepKey & WorkflowStepKeys<Run>>>,
+      );
     });
   }
 

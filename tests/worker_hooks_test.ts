@@ -4,12 +4,22 @@
  * @module
  */
 
-import { callOff, defineJob, JobFailure } from "@runledger/core";
-import { listJobLogs } from "@runledger/postgres";
-import { JobCatalog } from "@runledger/runtime";
+import { callOff, defineJob, JobFailure, WorkflowDagBuilder } from "@runledger/core";
+import { atomically, claimJobs, enqueueWorkflowRun, listJobLogs } from "@runledger/postgres";
+import { JobCatalog, runReaper } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import { openTestDatabase } from "./support/database.ts";
-import { countdown, endedJobs, enqueue, gate, pretendJson, readJob, startWorker } from "./support/worker_harness.ts";
+import {
+  countdown,
+  endedJobs,
+  enqueue,
+  expireLease,
+  gate,
+  pretendJson,
+  readJob,
+  recordingLogger,
+  startWorker,
+} from "./support/worker_harness.ts";
 
 Deno.test("hooks hear each step of a job in order, after it was committed", async () => {
   await using db = await openTestDatabase();
@@ -136,4 +146,128 @@ Deno.test("log lines of a running handler are stored while it runs", async () =>
   while ((await listJobLogs(db.sql, jobId, { scope: "all" })).items.length === 0) await db.sql`select 1`;
   release.open();
   await ended;
+});
+
+Deno.test("hooks of steps and runs hear what a settlement led to, in order", async () => {
+  await using db = await openTestDatabase();
+  const good = defineJob({ type: "good" });
+  const bad = defineJob({ type: "bad", maxAttempts: 2, retry: { kind: "fixed", delayMs: 0 } });
+  const heard: string[] = [];
+  const finished = gate<unknown>();
+  const catalog = new JobCatalog()
+    .handle(good, () => ({ ok: true }))
+    .handle(bad, () => Promise.reject(new Error("no")))
+    .onStepEnqueued(({ stepKey, status, jobType }) => heard.push(`${stepKey} enqueued ${status} ${jobType}`))
+    .onStepStarted(({ stepKey, attempt }) => heard.push(`${stepKey} started ${attempt}`))
+    .onStepSucceeded(({ stepKey, output }) => heard.push(`${stepKey} succeeded ${JSON.stringify(output)}`))
+    .onStepFailed(({ stepKey, isFinal, failure }) => heard.push(`${stepKey} failed ${failure.code} ${isFinal}`))
+    .onStepRetryScheduled(({ stepKey }) => heard.push(`${stepKey} retry`))
+    .onStepDeadLettered(({ stepKey }) => heard.push(`${stepKey} dead`))
+    .onStepCanceled(({ stepKey, jobType }) => heard.push(`${stepKey} canceled ${jobType}`))
+    .onJobEnqueued(({ jobType }) => heard.push(`job enqueued ${jobType}`))
+    .onRunFinished(finished.open);
+  await catalog.sync(db.sql);
+  const run = new WorkflowDagBuilder("heard")
+    .job("first", good.request(null))
+    .job("second", bad.request(null)).afterSuccess("second", ["first"])
+    .external("never").afterSuccess("never", ["second"])
+    .build();
+  await using _worker = startWorker(db.sql, catalog);
+  const { runId } = await catalog.enqueueWorkflowRun(db.sql, run);
+  assert.deepEqual(await finished.opened, { runId, workflowType: "heard", status: "COMPLETED_WITH_ERRORS" });
+  assert.deepEqual(heard, [
+    "first started 1",
+    'first succeeded {"ok":true}',
+    "job enqueued bad",
+    "second enqueued ENQUEUED bad",
+    "second started 1",
+    "second failed job.handler_threw false",
+    "second retry",
+    "second started 2",
+    "second failed job.handler_threw true",
+    "second dead",
+    "never canceled undefined",
+  ]);
+});
+
+Deno.test("a run that a handler ends in its own transaction, or a reaper by a lost lease, is heard of", async () => {
+  await using db = await openTestDatabase();
+  const own = defineJob({ type: "own" });
+  const lost = defineJob({ type: "lost", maxAttempts: 1 });
+  const catalog = new JobCatalog().handle(
+    own,
+    (_payload, context) => context.transaction(async (_tx, finish) => await finish()),
+  );
+  catalog.define(lost);
+  await catalog.sync(db.sql);
+  const runOf = (key: string, type: typeof own) =>
+    new WorkflowDagBuilder(`run.${key}`).job("only", type.request(null)).build();
+  const first = gate<unknown>();
+  catalog.onRunFinished(first.open);
+  await using worker = startWorker(db.sql, catalog);
+  const { runId } = await enqueueWorkflowRun(db.sql, runOf("own", own));
+  assert.deepEqual(await first.opened, { runId, workflowType: "run.own", status: "SUCCEEDED" });
+  await worker.stop();
+
+  const reaped: unknown[] = [];
+  const stop = new AbortController();
+  const other = new JobCatalog()
+    .onStepDeadLettered(({ stepKey, workerId }) => reaped.push([stepKey, workerId]))
+    .onRunFinished(({ status }) => {
+      reaped.push(status);
+      stop.abort();
+    });
+  await enqueueWorkflowRun(db.sql, runOf("lost", lost));
+  const [claimed] = await claimJobs(db.sql, { jobTypes: ["lost"], workerId: "gone", limit: 1 });
+  await expireLease(db.sql, claimed?.jobId ?? "");
+  await runReaper(db.sql, { catalog: other, config: { workerId: "reaper" }, signal: stop.signal });
+  assert.deepEqual(reaped, [["only", "reaper"], "COMPLETED_WITH_ERRORS"]);
+});
+
+Deno.test("an enqueue is heard of once it is committed, and never if it is rolled back or made nothing new", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "heard_enqueue" });
+  const logger = recordingLogger();
+  const heard: unknown[] = [];
+  const organizationId = "018f0000-0000-7000-8000-000000000001";
+  const catalog = new JobCatalog({ logger }).handle(job, async (_payload, context) => {
+    await context.transaction(async (tx, finish) => {
+      await catalog.enqueueJob(tx, job.request("by a handler", { nextRunAt: new Date(Date.now() + 3_600_000) }));
+      heard.push("not yet");
+      return await finish();
+    });
+  });
+  catalog.onJobEnqueued(({ jobId, ...event }) => heard.push([typeof jobId, event])).onJobEnqueued(() => {
+    throw new Error("the hook threw");
+  });
+  await catalog.sync(db.sql);
+  const later = { nextRunAt: new Date(Date.now() + 3_600_000) };
+  const keyed = job.request(null, { ...later, idempotencyKey: "k", organizationId });
+  await catalog.enqueueJobs(db.sql, [keyed, keyed]);
+  await catalog.enqueueJob(db.sql, keyed);
+  assert.deepEqual(heard.splice(0), [["string", { jobType: "heard_enqueue", organizationId }]]);
+  await logger.line("the hook threw");
+
+  await catalog.transaction(db.sql, async (tx) => {
+    await catalog.transaction(tx, (inner) => catalog.enqueueJob(inner, job.request(1, later)));
+    assert.deepEqual(heard, []);
+  });
+  assert.deepEqual(heard.splice(0), [["string", { jobType: "heard_enqueue" }]]);
+  const rolledBack = catalog.transaction(db.sql, async (tx) => {
+    await catalog.enqueueJob(tx, job.request(2, later));
+    throw new Error("rolled back");
+  });
+  await assert.rejects(rolledBack, /rolled back/);
+  // In a transaction that the catalog did not open nobody can know.
+  await atomically(db.sql, (tx) => catalog.enqueueJob(tx, job.request(3, later)));
+  await db.sql.begin((tx) => catalog.enqueueJob(tx, job.request(4, later)));
+  assert.deepEqual(heard, []);
+
+  const ended = endedJobs(catalog, 1);
+  await using _worker = startWorker(db.sql, catalog);
+  await catalog.enqueueJob(db.sql, job.request(null));
+  await ended;
+  assert.deepEqual(heard, [["string", { jobType: "heard_enqueue" }], "not yet", ["string", {
+    jobType: "heard_enqueue",
+  }]]);
 });
