@@ -24,38 +24,25 @@ import assert from "node:assert/strict";
 import postgres from "postgres";
 import { openTestDatabase, request, testDefinition } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
-import { ALL, firedJobs, hasCode, makeSchedulesDue, schedule, stored, untilWaiting } from "./support/schedules.ts";
-
-/** Due again in a lifetime only. */
-const RARELY = "0 0 0 1 1 * 2099";
-
-const names = (count: number) => Array.from({ length: count }, (_, index) => `s${index}`);
-
-async function openDue(
-  sql: postgres.Sql,
-  count: number,
-): Promise<ReadonlyMap<string, string>> {
-  await upsertJobSchedules(sql, names(count).map((name) => schedule({ name, cron: RARELY })));
-  return await makeSchedulesDue(sql);
-}
-
-/** Each schedule fired once, for the date at which it was due. */
-async function assertFiredOnce(sql: postgres.Sql, due: ReadonlyMap<string, string>): Promise<void> {
-  const fires = (await firedJobs(sql)).map(({ name, scheduledFor }) => `${name} ${scheduledFor}`);
-  const expected = [...due].map(([name, at]) => `${name} ${at}`);
-  assert.deepEqual(expected.filter((fire) => !fires.includes(fire)), [], "fires are lost");
-  assert.deepEqual(fires.filter((fire, index) => fires.indexOf(fire) !== index), [], "fires are doubled");
-  assert.equal(fires.length, expected.length);
-  const [left] = await sql`
-    select count(*)::integer as count from runledger.job_schedules
-    where next_fire_at <= clock_timestamp() or last_fired_at is null`;
-  assert.equal(left?.["count"], 0, "a cursor was not moved");
-}
+import {
+  ALL,
+  assertFiredOnce,
+  firedJobs,
+  hasCode,
+  killSchedulersUntilFired,
+  makeSchedulesDue,
+  names,
+  openDueSchedules,
+  RARELY,
+  schedule,
+  stored,
+  untilWaiting,
+} from "./support/schedules.ts";
 
 Deno.test("many schedulers at once fire each due schedule once", async () => {
   await using database = await openTestDatabase({ max: 10 });
   const { sql } = database;
-  const due = await openDue(sql, 200);
+  const due = await openDueSchedules(sql, 200);
   const results = await Promise.all(Array.from({ length: 30 }, () => materializeDueSchedules(sql, { limit: 50 })));
   let fired = results.reduce((sum, result) => sum + result.fired.length, 0);
   for (let hasMore = true; hasMore;) {
@@ -70,34 +57,8 @@ Deno.test("many schedulers at once fire each due schedule once", async () => {
 Deno.test("five schedulers on a thousand due schedules, killed at random: every fire once", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
-  const due = await openDue(sql, 1000);
-  const script = new URL("support/scheduler_process.ts", import.meta.url).pathname;
-  let kills = 0;
-  let isOver = false;
-  const lives = async (limit: number) => {
-    while (!isOver) {
-      const child = new Deno.Command(Deno.execPath(), {
-        args: ["run", "--allow-all", "--no-check", "--quiet", script, database.url, String(limit)],
-        stdout: "piped",
-        stderr: "null",
-      }).spawn();
-      const output = child.stdout.getReader();
-      // It says so after each round: kill it somewhere in one of the first.
-      for (let rounds = Math.random() * 5; rounds > 0; rounds--) await output.read();
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 20));
-      child.kill("SIGKILL");
-      kills++;
-      await output.cancel();
-      await child.status;
-    }
-  };
-  const processes = [7, 20, 20, 50, 100].map(lives);
-  for (const deadline = Date.now() + 120_000; !isOver;) {
-    const [row] = await sql<{ left: number }[]>`
-      select count(*)::integer as left from runledger.job_schedules where next_fire_at <= clock_timestamp()`;
-    isOver = row?.left === 0 || Date.now() > deadline;
-  }
-  await Promise.all(processes);
+  const due = await openDueSchedules(sql, 1000);
+  const kills = await killSchedulersUntilFired(sql, database.url);
   await assertFiredOnce(sql, due);
   assert(kills >= 10, `${kills} kills`);
 });
@@ -119,7 +80,7 @@ async function fireWhile(sql: postgres.Sql, meanwhile: () => Promise<unknown>) {
 Deno.test("what another scheduler fired since it was read is not fired again", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
-  const due = await openDue(sql, 3);
+  const due = await openDueSchedules(sql, 3);
   const result = await fireWhile(sql, async () => {
     assert.equal((await materializeDueSchedules(sql, { limit: 2 })).fired.length, 2);
   });
@@ -166,7 +127,7 @@ Deno.test("a template, type or jitter that changes between reading and firing is
 Deno.test("a schedule that somebody holds is passed over without a wait, and fires when it is let go", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
-  const due = await openDue(sql, 3);
+  const due = await openDueSchedules(sql, 3);
   await sql.begin(async (tx) => {
     await tx`update runledger.job_schedules set updated_at = now() where name = 's1'`;
     const { fired, nextInMs } = await materializeDueSchedules(sql);
@@ -206,7 +167,7 @@ const LOSSES: Readonly<Record<string, TcpProxyMode>> = {
 for (const [when, mode] of Object.entries(LOSSES)) {
   Deno.test(`a firing lost ${when} is unknown to the caller; the next call fires what is left, and nothing twice`, async () => {
     await using database = await openTestDatabase();
-    const due = await openDue(database.sql, 5);
+    const due = await openDueSchedules(database.sql, 5);
     await using proxy = await startTcpProxy({ target: database.url });
     const sql = postgres(proxy.url, { max: 1, connect_timeout: 0, onnotice: () => {} });
     try {
