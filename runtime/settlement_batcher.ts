@@ -124,8 +124,8 @@ export class SettlementBatcher {
 
   /** Waits until every outcome is answered or given up. */
   async idle(): Promise<void> {
-    if (this.#size === 0) return;
-    await new Promise<void>((resolve) => this.#onIdle = resolve);
+    // The answer to the last one may be that it cannot be stored, and lead to another one at once.
+    while (this.#size > 0) await new Promise<void>((resolve) => this.#onIdle = resolve);
   }
 
   /** Gives up what is not under way and ends every wait. */

@@ -424,6 +424,16 @@ Deno.test("cancelled jobs are quiet when time has advanced by their lease", asyn
   });
 });
 
+Deno.test("an outcome that the database refuses ends the attempt as PANICKED, as in production", async () => {
+  await withKit(async ({ kit }) => {
+    await kit.db.unsafe(`alter table runledger.job_queue add check (output ->> 'chargeId' <> 'ch-13')`);
+    const job = await kit.enqueue(charge.request({ cents: 13 }));
+    await kit.runUntilIdle();
+    const failed = { event: "FAILED", code: "job.handler_panic", payload: { kind: "PANICKED" } } as const;
+    await job.assertLedger(["ENQUEUED", "LEASED", failed, "DEAD_LETTERED"]);
+  });
+});
+
 Deno.test("due jobs without a handler are reported, and wait", async () => {
   await withKit(async ({ kit }) => {
     await kit.db`insert into runledger.job_definitions (job_type) values ('kit.elsewhere')`;

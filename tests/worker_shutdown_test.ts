@@ -56,6 +56,28 @@ Deno.test("handlers that run for too long are aborted with worker.shutdown and r
   assert.deepEqual([stored.status, stored.attempt, stored.lastErrorCode], ["PENDING", 1, "worker.shutdown"]);
 });
 
+Deno.test("an outcome that the database refuses is replaced by a failure before the worker has stopped", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "refused" });
+  const started = gate();
+  const release = gate();
+  const catalog = new JobCatalog().handle(job, async () => {
+    started.open();
+    await release.opened;
+    return "refused";
+  });
+  await catalog.sync(db.sql);
+  await db.sql`alter table runledger.job_queue add check (output <> '"refused"')`;
+  const jobId = await enqueue(db.sql, job.request({}));
+  await using worker = startWorker(db.sql, catalog);
+  await started.opened;
+  const stopped = worker.stop();
+  release.open();
+  assert.deepEqual(await stopped, { drained: 1, aborted: 0, handedBack: 0, left: [] });
+  const stored = await readJob(db.sql, jobId);
+  assert.deepEqual([stored.status, stored.lastErrorCode], ["DEAD_LETTERED", "job.handler_panic"]);
+});
+
 Deno.test("a handler that ends well after its abort succeeds", async () => {
   await using db = await openTestDatabase();
   const job = defineJob({ type: "late" });
@@ -106,7 +128,7 @@ Deno.test("claims that were not started are handed back at once and cost no atte
   // The claim is committed; its answer comes when the worker has been told to stop.
   faulty.query = async (text, values) => {
     const rows = await query(text, values);
-    if (text.includes("'LEASED', 'running'")) {
+    if (text.includes("runledger.claim_jobs(")) {
       claimed.open();
       await answer.opened;
     }
