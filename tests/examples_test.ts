@@ -142,6 +142,13 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
     "second run: SUCCEEDED",
     "it recovers the first: true; reserve ran 1x, ship 2x",
   ],
+  "telemetry.ts": [
+    "span enqueue example.resize_photo, inside POST /photos",
+    "span process example.resize_photo, attempt 1: retried, linked to enqueue example.resize_photo",
+    "span process example.resize_photo, attempt 2: succeeded, linked to enqueue example.resize_photo",
+    "span read photo, inside process example.resize_photo",
+    "metric messaging.process.duration: 2 series, in s",
+  ],
 };
 
 /** Examples that run until they are stopped, or that others import; tested below. */
