@@ -180,7 +180,7 @@ export class JobCatalog extends HookSubscriptions {
   }
 
   /**
-   * Adds a job type whose jobs are one step of one workflow: the handler's `context.workflow.prerequisites` has the keys,
+   * Adds a job type whose jobs are one step of one workflow: the handler's `context.prerequisites` has the keys,
    * outputs and statuses that the workflow's builder saw. A job of the type that is no such step fails for good with
    * `job.handler_not_registered`.
    *
@@ -199,7 +199,7 @@ export class JobCatalog extends HookSubscriptions {
    *     .build();
    *
    * new JobCatalog().handleStep(charge, { workflow: invoiceRun, stepKey: "charge" }, (_payload, context) => {
-   *   const cents: number | undefined = context.workflow.prerequisites.fetch.output?.cents;
+   *   const cents: number | undefined = context.prerequisites.fetch.output?.cents;
    *   return { charged: cents ?? 0 };
    * });
    * ```

@@ -91,8 +91,9 @@ Deno.test("the handler of a step has the prerequisites that the workflow gives i
       assert.equal(fetch.output?.euros, undefined);
       return { receipt: `${retries} ${fetch.output?.cents ?? 0}` };
     })
-    .handleStep(notify, { workflow: invoiceRun, stepKey: "notify" }, (_payload, { workflow }) => {
-      const { charge: charged } = workflow.prerequisites;
+    .handleStep(notify, { workflow: invoiceRun, stepKey: "notify" }, (_payload, { prerequisites, workflow }) => {
+      const { charge: charged } = prerequisites;
+      holds<Equal<typeof prerequisites, typeof workflow.prerequisites>>();
       holds<Equal<typeof charged, WorkflowPrerequisite<{ receipt: string }>>>();
       return { told: charged.status };
     });

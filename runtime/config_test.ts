@@ -40,11 +40,17 @@ Deno.test("numbers of the environment are moved to the nearest safe value", () =
   );
 });
 
-Deno.test("one error names every variable that is not a whole number", () => {
-  const env = { JOBS_POLL_INTERVAL_MS: "fast", JOBS_LEASE_TTL_SECONDS: "1.5", JOBS_CLAIM_BATCH_SIZE: "16" };
+Deno.test("one error names every variable that cannot be used", () => {
+  const env = {
+    JOBS_WORKER_ID: "w".repeat(256),
+    JOBS_POLL_INTERVAL_MS: "fast",
+    JOBS_LEASE_TTL_SECONDS: "1.5",
+    JOBS_CLAIM_BATCH_SIZE: "16",
+  };
   assert.throws(() => JobsConfig.fromEnv(env), (error) => {
     assert.ok(error instanceof TypeError);
     assert.match(error.message, /JOBS_POLL_INTERVAL_MS: must be a whole number/);
+    assert.match(error.message, /JOBS_WORKER_ID: must have at most 255 characters/);
     assert.match(error.message, /JOBS_LEASE_TTL_SECONDS: must be a whole number/);
     assert.doesNotMatch(error.message, /JOBS_CLAIM_BATCH_SIZE/);
     return true;

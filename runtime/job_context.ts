@@ -50,6 +50,8 @@ export interface JobContext<Output = JsonValue | void> {
   readonly workerId: string;
   /** The workflow step that the job is, with what its direct prerequisites gave; undefined for other jobs. */
   readonly workflow: ClaimedWorkflowStep | undefined;
+  /** How each direct prerequisite of the step ended and what it gave, by step key; empty for other jobs. */
+  readonly prerequisites: ClaimedWorkflowStep["prerequisites"];
   /** What an earlier attempt or run left for this one, or this one has recorded since. */
   readonly checkpoint: JsonValue | undefined;
   /** Units done, as reported last. */
@@ -123,7 +125,9 @@ export interface JobContext<Output = JsonValue | void> {
  * @typeParam Output What the job's output schema accepts.
  * @typeParam Prerequisites What it learns of its direct prerequisites, from each key to how that ended.
  */
-export interface StepContext<Output, Prerequisites> extends Omit<JobContext<Output>, "workflow"> {
+export interface StepContext<Output, Prerequisites> extends Omit<JobContext<Output>, "workflow" | "prerequisites"> {
+  /** How each direct prerequisite ended and what it gave, by step key. */
+  readonly prerequisites: Prerequisites;
   /** Which step of which run it is, with what its direct prerequisites gave. */
   readonly workflow: {
     /** The run. */
@@ -165,6 +169,8 @@ interface Finished {
   readonly answer: SettledJob;
 }
 
+const NO_PREREQUISITES: ClaimedWorkflowStep["prerequisites"] = Object.freeze({});
+
 class AttemptContext implements JobContext<unknown> {
   readonly #job: HeldJob;
   readonly #registered: RegisteredJob;
@@ -205,6 +211,9 @@ class AttemptContext implements JobContext<unknown> {
   }
   get workflow(): ClaimedWorkflowStep | undefined {
     return this.#job.claim.workflow;
+  }
+  get prerequisites(): ClaimedWorkflowStep["prerequisites"] {
+    return this.#job.claim.workflow?.prerequisites ?? NO_PREREQUISITES;
   }
   get checkpoint(): JsonValue | undefined {
     return this.#checkpoint;

@@ -65,10 +65,14 @@ Deno.test("a handler of a step runs for that step, and a job that is none fails 
     new WorkflowDagBuilder("flow").job("first", first.request(null))
       .job("second", second.request(null)).afterSuccess("second", ["first"]).build();
   const catalog = new JobCatalog()
-    .handle(first, () => ({ cents: 7 }))
-    .handleStep(second, { workflow: flow, stepKey: "second" }, (_payload, { workflow }) => ({
-      charged: workflow.prerequisites.first.output?.cents ?? null,
-    }));
+    .handle(first, (_payload, { prerequisites }) => {
+      assert.deepEqual({ ...prerequisites }, {});
+      return { cents: 7 };
+    })
+    .handleStep(second, { workflow: flow, stepKey: "second" }, (_payload, { prerequisites, workflow }) => {
+      assert.equal(prerequisites, workflow.prerequisites);
+      return { charged: prerequisites.first.output?.cents ?? null };
+    });
   assert.throws(() => catalog.handleStep(second, { workflow: flow, stepKey: "second" }, undefined as never), TypeError);
   await catalog.sync(db.sql);
   const outputs: unknown[] = [];
