@@ -148,7 +148,10 @@ Deno.test("rivals that change schedules while they fire: what fires was due and 
     await Promise.all([
       ...Array.from({ length: 4 }, () => materializeDueSchedules(sql, { limit: 7 })),
       ...names(20).map((name) => upsertJobSchedule(sql, schedule({ name, cron: RARELY, payload: { round } }))),
-      upsertJobSchedules(sql, names(20).reverse().map((name) => schedule({ name, cron: RARELY, payload: { round } }))),
+      upsertJobSchedules(
+        sql,
+        names(20).toReversed().map((name) => schedule({ name, cron: RARELY, payload: { round } })),
+      ),
     ]);
     while ((await materializeDueSchedules(sql)).fired.length > 0);
   }
