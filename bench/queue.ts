@@ -113,7 +113,8 @@ function scenarios(server: BenchServer, plan: Plan): readonly Scenario[] {
     return opened;
   };
   const runledger = () => once("plain", openRunledger);
-  const ceiling = () => once("ceiling", openCeiling);
+  const ceiling = () => once("ceiling", (database) => openCeiling(database));
+  const lean = () => once("lean", (database) => openCeiling(database, "lean"));
 
   // A statement for each job is slow, and so are large payloads: a tenth of the jobs is enough to see it.
   const unitsOf = (batch: number, payload: JsonValue): number =>
@@ -232,6 +233,11 @@ function scenarios(server: BenchServer, plan: Plan): readonly Scenario[] {
     draining("claim + settle, batches of 100, two connections", 100, 2, runledger),
     draining("claim + settle, batches of 500", large, 1, runledger, { target: 0.75 }),
     draining("claim + settle, batches of 500, two connections", large, 2, runledger, { target: 0.75 }),
+    draining("claim + settle, batches of 500", large, 1, runledger, { against: "lean ceiling", reference: lean }),
+    draining("claim + settle, batches of 500, two connections", large, 2, runledger, {
+      against: "lean ceiling",
+      reference: lean,
+    }),
     draining("claim + settle, batches of 500, payloads of 100 B", large, 1, runledger, {
       target: 0.75,
       payload: BYTES_100,

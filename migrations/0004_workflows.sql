@@ -191,6 +191,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   undefined_types jsonb;
@@ -325,6 +326,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   answer jsonb;
@@ -538,6 +540,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   notification_count integer;
@@ -728,6 +731,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   run_ids uuid[];

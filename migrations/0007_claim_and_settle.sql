@@ -5,7 +5,8 @@
 --
 -- Functions, because planning these statements takes as long as running them for a few jobs. A function's plans are made
 -- once a session, also for clients that cannot prepare statements. They are made for any values, in sessions of their own
--- settings and perhaps before the tables were first analyzed, so the settings fix what a good plan must look like.
+-- settings and perhaps before the tables were first analyzed, so the settings fix what a good plan must look like. They
+-- hold for what the functions call, too: finish_workflow_steps must be free to hash.
 
 -- Claims up to wanted_count due jobs and starts a lease of lease_ms on each, all with one token.
 --
@@ -242,7 +243,7 @@ begin
     claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
     claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
     coalesce(claimed.traceparent, step.traceparent),
-    (extract(epoch from clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
+    (date_part('epoch', clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
     step.step_key, step.prerequisites::text
   from measured
   left join claimed on true
@@ -301,8 +302,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 set jit = off
 as $fn$
 #variable_conflict use_column

@@ -607,7 +607,7 @@ begin
   perform set_config('runledger.retention', 'on', true);
   -- A branch for each half of the index: only so is it read in order, and no further than the limit. Compared with a
   -- constant false, "is null" would become "is not null", which the index does not know: a batch of 100 then took 1 s
-  -- beside a million ended jobs, 4 ms now.
+  -- beside a million ended jobs.
   with ended as (
     select unkeyed.id, unkeyed.finished_at
     from (
@@ -863,6 +863,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   undefined_types jsonb;
@@ -997,6 +998,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   answer jsonb;
@@ -1210,6 +1212,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   notification_count integer;
@@ -1400,6 +1403,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $fn$
 declare
   run_ids uuid[];
@@ -2298,7 +2302,8 @@ revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean) fro
 --
 -- Functions, because planning these statements takes as long as running them for a few jobs. A function's plans are made
 -- once a session, also for clients that cannot prepare statements. They are made for any values, in sessions of their own
--- settings and perhaps before the tables were first analyzed, so the settings fix what a good plan must look like.
+-- settings and perhaps before the tables were first analyzed, so the settings fix what a good plan must look like. They
+-- hold for what the functions call, too: finish_workflow_steps must be free to hash.
 
 -- Claims up to wanted_count due jobs and starts a lease of lease_ms on each, all with one token.
 --
@@ -2535,7 +2540,7 @@ begin
     claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
     claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
     coalesce(claimed.traceparent, step.traceparent),
-    (extract(epoch from clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
+    (date_part('epoch', clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
     step.step_key, step.prerequisites::text
   from measured
   left join claimed on true
@@ -2594,8 +2599,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 set jit = off
 as $fn$
 #variable_conflict use_column

@@ -1,7 +1,8 @@
 /**
  * The ceiling: the least SQL that could enqueue, claim and settle jobs and keep a ledger, sent through the same driver in the
- * same batches. One queue row, one event row for each transition, one index to claim by and one to find lost leases by.
- * No checks, no definitions, no job types to choose among, no idempotency, no fence, no retries.
+ * same batches. One queue row, one event row for each transition, one index to claim by and one to find leases by; jobs are
+ * locked before they are settled. No checks, no definitions, no job types to choose among, no idempotency, no fence, no
+ * retries. The lean form goes below that: it settles by id, whoever may hold the job.
  *
  * @module
  */
@@ -43,14 +44,15 @@ with inserted as (
 )
 insert into ceiling.events (job_id, seq, event_type) select id, 0, 'ENQUEUED' from inserted`;
 
-const CLAIM = `
+// The limit is written out, so that the planner knows it.
+const claimText = (limit: number) => `
 with due as (
   select id from ceiling.jobs where status = 'PENDING' and next_run_at <= now()
-  order by priority desc, next_run_at, id limit $1::integer for update skip locked
+  order by priority desc, next_run_at, id limit ${limit} for update skip locked
 ),
 claimed as (
   update ceiling.jobs as job
-  set status = 'LEASED', attempt = attempt + 1, worker_id = $2::text, lease_id = gen_random_uuid(), started_at = now(),
+  set status = 'LEASED', attempt = attempt + 1, worker_id = $1::text, lease_id = gen_random_uuid(), started_at = now(),
     lease_expires_at = now() + interval '60 s'
   from due where job.id = due.id
   returning job.id, job.attempt, job.lease_id, job.payload, job.job_type, job.max_attempts
@@ -60,7 +62,28 @@ posted as (
 )
 select id, attempt, lease_id, payload::text as payload, job_type, max_attempts from claimed`;
 
-const SETTLE = `
+const settleText = (limit: number) => `
+with held as (
+  select id from ceiling.jobs where status = 'LEASED' and worker_id = $1::text
+  order by lease_expires_at limit ${limit} for update skip locked
+),
+settled as (
+  update ceiling.jobs as job
+  set status = 'SUCCEEDED', worker_id = null, lease_id = null, lease_expires_at = null, finished_at = now()
+  from held where job.id = held.id
+  returning job.id, job.attempt
+),
+posted as (
+  insert into ceiling.events (job_id, seq, attempt, event_type) select id, 2, attempt, 'SUCCEEDED' from settled
+)
+select id from settled`;
+
+// The same by arrays of ids: the fastest that was found, when nobody may have changed what the worker holds.
+const LEAN_CLAIM = claimText(0)
+  .replace("limit 0", "limit $2::integer")
+  .replace("from due where job.id = due.id", "where job.id = any (array(select due.id from due))");
+
+const LEAN_SETTLE = `
 with settled as (
   update ceiling.jobs as job
   set status = 'SUCCEEDED', worker_id = null, lease_id = null, lease_expires_at = null, finished_at = now()
@@ -96,11 +119,20 @@ export async function enqueueOnServer(sql: postgres.Sql, count: number, payload:
   await run(sql, ENQUEUE_ON_SERVER, [String(count), JSON.stringify(payload)]);
 }
 
-/** Claims up to `limit` jobs and settles them; gives how many. */
+/** Claims up to `limit` jobs and settles what the worker holds; gives how many. */
 export async function claimAndSettleAtCeiling(sql: postgres.Sql, limit: number, workerId: string): Promise<number> {
-  const rows = await run(sql, CLAIM, [String(limit), workerId]);
-  if (rows.length === 0) return 0;
-  const jobs = rows.map((row) => ({ id: row["id"] as string, payload: JSON.parse(row["payload"] as string) }));
-  await run(sql, SETTLE, [JSON.stringify(jobs.map(({ id }) => id))]);
+  const jobs = decodeClaimed(await run(sql, claimText(limit), [workerId]));
+  if (jobs.length > 0) await run(sql, settleText(limit), [workerId]);
   return jobs.length;
+}
+
+/** The same by arrays of ids, without a lock or a check before the settlement. */
+export async function claimAndSettleLean(sql: postgres.Sql, limit: number, workerId: string): Promise<number> {
+  const jobs = decodeClaimed(await run(sql, LEAN_CLAIM, [workerId, String(limit)]));
+  if (jobs.length > 0) await run(sql, LEAN_SETTLE, [JSON.stringify(jobs.map(({ id }) => id))]);
+  return jobs.length;
+}
+
+function decodeClaimed(rows: readonly postgres.Row[]): readonly { readonly id: string; readonly payload: unknown }[] {
+  return rows.map((row) => ({ id: row["id"] as string, payload: JSON.parse(row["payload"] as string) }));
 }

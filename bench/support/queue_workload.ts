@@ -8,7 +8,7 @@ import type { JsonValue } from "@runledger/core";
 import type { ClaimCursor } from "@runledger/postgres";
 import { claimJobs, createClaimCursor, enqueueJobs, settleJobs, upsertJobDefinitions } from "@runledger/postgres";
 import type postgres from "postgres";
-import { claimAndSettleAtCeiling, createCeiling, enqueueAtCeiling } from "./ceiling.ts";
+import { claimAndSettleAtCeiling, claimAndSettleLean, createCeiling, enqueueAtCeiling } from "./ceiling.ts";
 import type { BenchDatabase } from "./server.ts";
 
 /** A queue that is measured. */
@@ -62,15 +62,16 @@ export async function openRunledger(
   };
 }
 
-/** The ceiling. */
-export async function openCeiling(database: BenchDatabase): Promise<Workload> {
+/** The ceiling, or its lean form. */
+export async function openCeiling(database: BenchDatabase, form: "ceiling" | "lean" = "ceiling"): Promise<Workload> {
   const [sql] = database.connections;
   await createCeiling(sql);
+  const claimAndSettle = form === "lean" ? claimAndSettleLean : claimAndSettleAtCeiling;
   return {
     database,
     enqueue: (on, payloads) => enqueueAtCeiling(on, payloads),
     claimAndSettle: (connection, limit) =>
-      claimAndSettleAtCeiling(database.connections[connection] as postgres.Sql, limit, `worker-${connection}`),
+      claimAndSettle(database.connections[connection] as postgres.Sql, limit, `worker-${connection}`),
     clear: async () => {
       await sql.unsafe("update ceiling.jobs set status = 'CANCELED', finished_at = now() where status = 'PENDING'");
     },

@@ -30,9 +30,8 @@ export interface Mutant {
   readonly suite: Suite;
 }
 
-const SETTLEMENT = "postgres/job_settlement.ts";
-const TAIL = "postgres/_settle_statement.ts";
-const CLAIM = "postgres/job_claim.ts";
+const CLAIM_AND_SETTLE = "migrations/0007_claim_and_settle.sql";
+const FENCE = "queue.lease_expires_at <= clock_timestamp()";
 const LEASE = "postgres/job_lease.ts";
 const REAP = "postgres/job_reap.ts";
 const REQUEUE = "postgres/job_requeue.ts";
@@ -49,117 +48,117 @@ function mutant(name: string, suite: Suite, ...edits: readonly Edit[]): Mutant {
 /** Every mutant. */
 export const MUTANTS: readonly Mutant[] = [
   mutant("settle: expiry not compared", "model", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "and locked.lease_expires_at > clock_timestamp()",
+    from: `and (${FENCE}) = reaps`,
     to: "",
   }),
   mutant("settle: expiry by the start of the transaction", "clock", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "locked.lease_expires_at > clock_timestamp()",
-    to: "locked.lease_expires_at > now()",
+    from: FENCE,
+    to: "queue.lease_expires_at <= now()",
   }),
   mutant("settle: expiry by the start of the statement", "clock", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "locked.lease_expires_at > clock_timestamp()",
-    to: "locked.lease_expires_at > statement_timestamp()",
+    from: FENCE,
+    to: "queue.lease_expires_at <= statement_timestamp()",
   }),
   mutant("settle: token not compared", "model", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "and locked.lease_token = input.lease_token",
-    to: "",
+    from: "where queue.lease_token = outcome.lease_token",
+    to: "where queue.lease_token is not null",
   }),
   mutant("settle: attempt not compared", "model", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "and locked.attempt = input.attempt",
+    from: "and queue.attempt = outcome.attempt",
     to: "",
   }),
   mutant("settle: run not compared", "model", {
-    file: SETTLEMENT,
+    file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "and locked.run_number = input.run_number",
+    from: "and queue.run_number = outcome.run_number",
     to: "",
   }),
   mutant("settle: job not locked", "interleaving ^succeed$", {
-    file: SETTLEMENT,
-    after: "locked as",
-    from: "order by queue.id for update",
+    file: CLAIM_AND_SETTLE,
+    after: "function runledger.settle_jobs",
+    from: "order by queue.id for no key update",
     to: "order by queue.id",
   }),
   mutant("settle: jobs locked in the order given", "interleaving both", {
-    file: SETTLEMENT,
-    after: "locked as",
-    from: "order by queue.id for update",
-    to: "order by array_position(array(select input.job_id from input), queue.id) for update",
+    file: CLAIM_AND_SETTLE,
+    after: "function runledger.settle_jobs",
+    from: "order by queue.id for no key update",
+    to: "order by array_position(job_ids, queue.id) for no key update",
   }),
   mutant("settle: outcome not posted", "model", {
-    file: TAIL,
-    after: "posted as",
+    file: CLAIM_AND_SETTLE,
+    after: "settled as",
     from: "from settled union all",
     to: "from settled where settled.kind <> 'succeeded' union all",
   }),
   mutant("settle: dead letter not written", "model", {
-    file: TAIL,
+    file: CLAIM_AND_SETTLE,
     after: "buried as",
     from: "where settled.status = 'DEAD_LETTERED'",
     to: "where false",
   }),
   mutant("settle: snooze costs an attempt", "model", {
-    file: TAIL,
+    file: CLAIM_AND_SETTLE,
     from: "when 'snoozed' then queue.attempt - 1",
     to: "when 'snoozed' then queue.attempt",
   }),
   mutant("settle: continuation keeps the attempts", "model", {
-    file: TAIL,
+    file: CLAIM_AND_SETTLE,
     from: "case held.kind when 'continued' then 0",
     to: "case held.kind when 'continued' then queue.attempt",
   }),
   mutant("settle: retry forgets the checkpoint", "model", {
-    file: TAIL,
+    file: CLAIM_AND_SETTLE,
     from: "checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint)",
     to: "checkpoint = held.more -> 'checkpoint'",
   }),
   mutant("settle: attempts without end", "model", {
-    file: SETTLEMENT,
-    from: "or locked.attempt >= locked.max_attempts",
-    to: "or locked.attempt > locked.max_attempts",
+    file: CLAIM_AND_SETTLE,
+    from: "or queue.attempt >= queue.max_attempts",
+    to: "or queue.attempt > queue.max_attempts",
   }),
   mutant("settle: calling off clears the last error", "model", {
-    file: TAIL,
+    file: CLAIM_AND_SETTLE,
     from: "when held.kind in ('snoozed', 'canceled') then queue.last_error_code",
     to: "when held.kind in ('snoozed') then queue.last_error_code",
   }),
   mutant("claim: waits for rivals", "interleaving ^claim", {
-    file: CLAIM,
+    file: CLAIM_AND_SETTLE,
     after: "due as",
     from: "for update skip locked",
     to: "for update",
   }),
   mutant("claim: counts two attempts", "model", {
-    file: CLAIM,
+    file: CLAIM_AND_SETTLE,
     after: "claimed as",
     from: "attempt = queue.attempt + 1",
     to: "attempt = least(queue.attempt + 2, queue.max_attempts)",
   }),
   mutant("claim: not posted", "model", {
-    file: CLAIM,
+    file: CLAIM_AND_SETTLE,
     after: "posted as",
     from: "from claimed",
     to: "from claimed where claimed.attempt = 1",
   }),
   mutant("claim: ignores the due time", "model", {
-    file: CLAIM,
-    after: "const CLAIM",
+    file: CLAIM_AND_SETTLE,
+    after: "bound as",
     from: "statement_timestamp()",
     to: "'infinity'::timestamptz",
     isEverywhere: true,
   }),
   mutant("claim: lowest priority first", "model", {
-    file: CLAIM,
+    file: CLAIM_AND_SETTLE,
     after: "candidates as",
     from: "order by candidate.priority desc",
     to: "order by candidate.priority",
@@ -173,14 +172,14 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("heartbeat: extends an expired lease", "model", {
     file: LEASE,
     after: "const HEARTBEAT",
-    from: "and locked.lease_expires_at > clock_timestamp()",
+    from: `and (${FENCE}) = reaps`,
     to: "",
   }),
   mutant("heartbeat: token not compared", "model", {
     file: LEASE,
     after: "const HEARTBEAT",
-    from: "and locked.lease_token = input.lease_token",
-    to: "",
+    from: "where queue.lease_token = outcome.lease_token",
+    to: "where queue.lease_token is not null",
   }),
   mutant("progress: token not compared", "model", {
     file: LEASE,
@@ -222,11 +221,10 @@ export const MUTANTS: readonly Mutant[] = [
     from: "queue.lease_expires_at <= statement_timestamp()",
     to: "queue.lease_expires_at <= statement_timestamp() + interval '1 day'",
     isEverywhere: true,
-  }),
-  mutant("reap: attempts without end", "model", {
-    file: REAP,
-    from: "case when expired.attempt >= expired.max_attempts then",
-    to: "case when expired.attempt > expired.max_attempts then",
+  }, {
+    file: CLAIM_AND_SETTLE,
+    from: FENCE,
+    to: `${FENCE} or reaps`,
   }),
   mutant("reap: waits for rivals", "interleaving ^reap", {
     file: REAP,
