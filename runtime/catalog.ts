@@ -7,7 +7,6 @@
 import { isRunledgerError, JobFailure, RunledgerError } from "@runledger/core";
 import type {
   AnyJobDefinition,
-  JobCompletion,
   JobDefinition,
   JobRequest,
   JsonValue,
@@ -15,13 +14,7 @@ import type {
   WorkflowRunRequest,
   WorkflowStepKeys,
 } from "@runledger/core";
-import {
-  assertJobSchedule,
-  enqueueJobs,
-  enqueueWorkflowRun,
-  syncJobCatalog,
-  syncJobCatalogExactly,
-} from "@runledger/postgres";
+import { assertJobSchedule, syncJobCatalog, syncJobCatalogExactly } from "@runledger/postgres";
 import type {
   CatalogScope,
   CatalogSyncReport,
@@ -30,54 +23,14 @@ import type {
   JobScheduleInput,
   Queryable,
 } from "@runledger/postgres";
-import { afterCommit, atomicallyAnnounced } from "./after_commit.ts";
+import { atomicallyAnnounced } from "./after_commit.ts";
+import { CatalogEnqueue } from "./catalog_enqueue.ts";
 import { HookSubscriptions } from "./hook_subscriptions.ts";
-import { HookRunner } from "./hooks.ts";
-import type { JobContext, StepContext } from "./job_context.ts";
+import type { StepContext } from "./job_context.ts";
+import type { JobHandler, RegisteredJob, StepHandler, WorkflowStepOf } from "./job_handler.ts";
 import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { Telemetry } from "./telemetry.ts";
 import type { TelemetryOptions } from "./telemetry_api.ts";
-
-/**
- * Does the work of one attempt.
- *
- * What it returns is the job's output, or one of core's completions (`complete`, `continueNow`, `continueAfter`,
- * `snooze`, `callOff`). A `JobFailure` that it throws means what it says; anything else it throws is retried. It may run
- * more than once for a job: side effects belong into {@linkcode JobContext.transaction} or must bear repetition.
- *
- * @typeParam Payload What the definition's schema makes of the payload.
- * @typeParam Output What the definition's output schema accepts.
- */
-export type JobHandler<Payload, Output> = (
-  payload: Payload,
-  context: JobContext<Output>,
-) => Output | JobCompletion<Output> | Promise<Output | JobCompletion<Output>>;
-
-/**
- * Does the work of one attempt at a step of a workflow; otherwise as {@linkcode JobHandler}.
- *
- * @typeParam Payload What the definition's schema makes of the payload.
- * @typeParam Output What the definition's output schema accepts.
- * @typeParam Prerequisites What the step learns of its direct prerequisites.
- */
-export type StepHandler<Payload, Output, Prerequisites> = (
-  payload: Payload,
-  context: StepContext<Output, Prerequisites>,
-) => Output | JobCompletion<Output> | Promise<Output | JobCompletion<Output>>;
-
-/**
- * A step of a workflow: the function that builds its run, for the compiler only, and the step's key.
- *
- * @typeParam Run The type of the built run.
- * @typeParam StepKey The step.
- */
-export interface WorkflowStepOf<Run, StepKey extends string> {
-  /** Builds the run. It is never called. */
-  readonly workflow: (...args: never[]) => Run | Promise<Run>;
-  /** The step. */
-  readonly stepKey: StepKey & WorkflowStepKeys<Run>;
-}
 
 /** Who is told of what a catalog does and what is done with it. */
 export interface JobCatalogOptions {
@@ -91,14 +44,6 @@ export interface JobCatalogOptions {
 export interface CatalogSchedule<PayloadInput> extends Omit<JobScheduleInput, "jobType" | "payload"> {
   /** The payload of its jobs, in the input form of the definition's schema. `_schedule` is added to it. */
   readonly payload: PayloadInput;
-}
-
-/** A definition with its handler, whatever their types. */
-export interface RegisteredJob {
-  /** The definition. */
-  readonly definition: AnyJobDefinition;
-  /** Its {@linkcode JobHandler}. */
-  readonly handler: (payload: never, context: never) => unknown;
 }
 
 /**
@@ -125,8 +70,7 @@ export class JobCatalog extends HookSubscriptions {
   /** Who gets spans and metrics of what is done with this catalog. */
   readonly telemetry: TelemetryOptions;
   readonly #logger: Logger;
-  #enqueueTelemetry: Telemetry | undefined;
-  #enqueueHooks: HookRunner | undefined;
+  #lazyEnqueue: CatalogEnqueue | undefined;
   readonly #jobs = new Map<string, RegisteredJob>();
   readonly #definitions = new Map<string, AnyJobDefinition>();
   readonly #schedules = new Map<string, JobScheduleInput>();
@@ -397,17 +341,7 @@ export class JobCatalog extends HookSubscriptions {
    * @throws {RangeError} If there are more than 10,000 requests.
    */
   async enqueueJobs(db: Queryable, requests: readonly JobRequest[]): Promise<readonly EnqueuedJob[]> {
-    if (requests.length === 0) return [];
-    for (const [index, { jobType, payload }] of requests.entries()) await this.#assertPayload(jobType, payload, index);
-    const subject = { destinations: requests.map(({ jobType }) => jobType) };
-    const enqueued = await this.#tracing.enqueue(
-      subject,
-      (traceparent) =>
-        enqueueJobs(db, traceparent === undefined ? requests : requests.map((one) => ({ traceparent, ...one }))),
-    );
-    const hooks = this.#enqueueHooks ??= new HookRunner(this.hooks, this.#logger);
-    if (hooks.has("enqueued")) afterCommit(db, () => announceEnqueued(hooks, requests, enqueued));
-    return enqueued;
+    return await this.#enqueue.jobs(db, requests);
   }
 
   /**
@@ -421,13 +355,7 @@ export class JobCatalog extends HookSubscriptions {
    * with `details.stepKey`; as `enqueueWorkflowRun`.
    */
   async enqueueWorkflowRun(db: Queryable, run: WorkflowRunRequest): Promise<EnqueuedWorkflowRun> {
-    for (const step of run.steps) {
-      if (step.executionKind === "JOB") await this.#assertPayload(step.jobType, step.payload, step.stepKey);
-    }
-    return await this.#tracing.enqueue(
-      { destinations: [run.workflowType] },
-      (traceparent) => enqueueWorkflowRun(db, traceparent === undefined ? run : { traceparent, ...run }),
-    );
+    return await this.#enqueue.workflowRun(db, run);
   }
 
   /**
@@ -444,44 +372,9 @@ export class JobCatalog extends HookSubscriptions {
     return await atomicallyAnnounced(db, (tx) => fn(tx as Tx));
   }
 
-  /** Made when it is first needed: most processes do one of enqueueing and working. */
-  get #tracing(): Telemetry {
-    return this.#enqueueTelemetry ??= new Telemetry(this.telemetry, this.#logger);
-  }
-
-  async #assertPayload(jobType: string, payload: JsonValue, place: number | string): Promise<void> {
-    const where = typeof place === "number" ? { index: place } : { stepKey: place };
-    const definition = this.#definitions.get(jobType);
-    if (definition === undefined) {
-      throw new RunledgerError("job.handler_not_registered", {
-        message: "The catalog does not have this job type: add its definition with define or handle.",
-        details: { jobType, ...where },
-      });
-    }
-    try {
-      await definition.decodePayload(payload);
-    } catch (error) {
-      if (!isRunledgerError(error)) throw error;
-      const { internalMessage } = error;
-      throw new RunledgerError(error.code, {
-        message: error.message,
-        details: { ...error.details, ...where },
-        ...(internalMessage === undefined ? {} : { internalMessage }),
-      });
-    }
-  }
-}
-
-function announceEnqueued(
-  hooks: HookRunner,
-  requests: readonly JobRequest[],
-  enqueued: readonly EnqueuedJob[],
-): void {
-  for (const [index, { jobId, disposition }] of enqueued.entries()) {
-    const request = requests[index];
-    if (request === undefined || disposition !== "inserted") continue;
-    const { jobType, organizationId } = request;
-    hooks.emit("enqueued", { jobId, jobType, ...(organizationId === undefined ? {} : { organizationId }) });
+  /** Made when it is first needed: it makes instruments, and most processes do one of enqueueing and working. */
+  get #enqueue(): CatalogEnqueue {
+    return this.#lazyEnqueue ??= new CatalogEnqueue(this, this.#definitions, this.#logger);
   }
 }
 

@@ -13,7 +13,7 @@ import {
   storedFailure,
 } from "@runledger/core";
 import type { JobFailure, JobFailureKind, JobOutcome, RetryNotBefore } from "@runledger/core";
-import type { RegisteredJob } from "./catalog.ts";
+import type { RegisteredJob } from "./job_handler.ts";
 import type { HeldJob } from "./held_job.ts";
 import type { JobContext } from "./job_context.ts";
 import { describeThrown } from "./thrown_value.ts";

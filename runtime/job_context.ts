@@ -17,7 +17,7 @@ import type {
 } from "@runledger/postgres";
 import { atomicallyAnnounced } from "./after_commit.ts";
 import { successOf } from "./execution.ts";
-import type { RegisteredJob } from "./catalog.ts";
+import type { RegisteredJob } from "./job_handler.ts";
 import type { HeldJob } from "./held_job.ts";
 import type { JobLogBuffer } from "./job_log_buffer.ts";
 

@@ -8,14 +8,8 @@
 
 // What is run
 export { JobCatalog } from "./catalog.ts";
-export type {
-  CatalogSchedule,
-  JobCatalogOptions,
-  JobHandler,
-  RegisteredJob,
-  StepHandler,
-  WorkflowStepOf,
-} from "./catalog.ts";
+export type { CatalogSchedule, JobCatalogOptions } from "./catalog.ts";
+export type { JobHandler, RegisteredJob, StepHandler, WorkflowStepOf } from "./job_handler.ts";
 export type { FinishJob, JobContext, StepContext } from "./job_context.ts";
 
 // Hearing of it
