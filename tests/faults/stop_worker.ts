@@ -84,26 +84,47 @@ async function wakeAfterTheLease(lab: Lab, victim: Victim & { readonly jobId: st
   assert.equal((await readJob())?.attempt, stopped, "nobody else had the job");
 }
 
-/** Claims by hand, and every write that a lease allows, after it is over. */
+/** How many jobs others still run when a zombie wakes. */
+const TAKEN_OVER = 5;
+
+/**
+ * Claims by hand, and every write that a lease allows, after it is over: while nobody has noticed, and while others run
+ * some of the jobs and have run the rest.
+ */
 async function writeAsZombie(lab: Lab): Promise<void> {
   const limit = lab.scaled(10, 100);
+  const countJobs = async () => {
+    const [row] = await lab.sql<{ overdue: number; running: number; waiting: number }[]>`
+      select count(*) filter (where lease_expires_at <= clock_timestamp())::integer as overdue,
+        count(*) filter (where lease_expires_at > clock_timestamp() and attempt > 1)::integer as running,
+        count(*) filter (where status in ('PENDING', 'LEASED'))::integer as waiting
+      from runledger.job_queue`;
+    return row ?? { overdue: 0, running: 0, waiting: 0 };
+  };
   for (const driver of DRIVERS) {
-    await lab.enqueue(Array.from({ length: limit }, () => steady.request({})));
-    const options: ZombieProcessOptions = {
-      url: lab.url,
-      driver,
-      journal: lab.journalPath,
-      leaseMs: LEASE_MS,
-      limit,
-    };
-    const zombie = lab.startChild("zombie_process.ts", options);
-    await zombie.stopped();
-    const rescuer = await lab.startWorker({ driver });
-    await lab.untilDrained();
-    zombie.kill("SIGCONT");
-    assert.deepEqual(await zombie.ended, { code: 0, signal: null }, zombie.errors);
-    rescuer.kill("SIGTERM");
-    await rescuer.ended;
+    for (const isTakenOver of [false, true]) {
+      const long = (n: number) => isTakenOver && n < TAKEN_OVER ? 8000 : 0;
+      await lab.enqueue(Array.from({ length: limit }, (_, n) => steady.request({ ms: long(n) })));
+      const { url, journalPath: journal } = lab;
+      const options: ZombieProcessOptions = { url, driver, journal, leaseMs: LEASE_MS, limit };
+      const zombie = lab.startChild("zombie_process.ts", options);
+      await zombie.stopped();
+      await within("its leases are over", async () => (await countJobs()).overdue === limit);
+      const rescuer = isTakenOver ? await lab.startWorker({ driver }) : undefined;
+      if (isTakenOver) {
+        await within("others have taken over", async () => {
+          const { running, waiting } = await countJobs();
+          return running === TAKEN_OVER && waiting === TAKEN_OVER;
+        });
+      }
+      zombie.kill("SIGCONT");
+      lab.fault();
+      assert.deepEqual(await zombie.ended, { code: 0, signal: null }, zombie.errors);
+      const last = rescuer ?? await lab.startWorker({ driver });
+      await lab.untilDrained();
+      last.kill("SIGTERM");
+      await last.ended;
+    }
   }
 }
 
