@@ -4,11 +4,10 @@
  * @module
  */
 
-import { isRunledgerError, RunledgerError } from "@runledger/core";
+import { isRunledgerError } from "@runledger/core";
 import type { JobOutcome, TerminalWorkflowStepStatus, WorkflowRunRequest, WorkflowStepRequest } from "@runledger/core";
-import { atomically, claimJobs, settleJobs } from "@runledger/postgres";
-import type { ClaimedJob, SettledJob } from "@runledger/postgres";
-import type postgres from "postgres";
+import { atomically, claimJobs, enqueueJobs, settleJobs } from "@runledger/postgres";
+import type { ClaimedJob, Queryable, SettledJob } from "@runledger/postgres";
 
 const PARTS = Array.from({ length: 8 }, (_, n) => `part ${n}`);
 
@@ -48,7 +47,7 @@ export const DOOMED_ENDS: Readonly<Record<string, TerminalWorkflowStepStatus>> =
   ]),
 );
 
-/** What the steps that were settled in a transaction give: each of them has its row in `effects`, and no other step has. */
+/** What the steps that were settled in a transaction give: each of them has a job of type `b`, and no other step has. */
 export const IN_TRANSACTION = "in a transaction";
 
 function outcomeOf({ workflow, attempt }: ClaimedJob, output: string): JobOutcome {
@@ -63,53 +62,40 @@ function outcomeOf({ workflow, attempt }: ClaimedJob, output: string): JobOutcom
 /**
  * Claims a batch of steps, of several runs, and settles it.
  *
- * @param sql The pool.
+ * @param db The pool.
  * @param limit How many steps at most.
  * @returns How many were claimed.
  * @throws {Error} A settlement was refused for another reason than that its lease is lost.
  */
-export async function settleDoomedBatch(sql: postgres.Sql, limit: number): Promise<number> {
-  const claimed = await claimJobs(sql, { jobTypes: ["a"], workerId: "doomed", limit });
-  const results = await settleJobs(sql, claimed.map((lease) => ({ lease, outcome: outcomeOf(lease, "by itself") })));
+export async function settleDoomedBatch(db: Queryable, limit: number): Promise<number> {
+  const claimed = await claimJobs(db, { jobTypes: ["a"], workerId: "doomed", limit });
+  const results = await settleJobs(db, claimed.map((lease) => ({ lease, outcome: outcomeOf(lease, "by itself") })));
   assertAllowed(results);
   return claimed.length;
 }
 
 /**
- * The same in a transaction that holds a side effect for each step that succeeds. When nobody knows if it was committed, the
- * settlements are repeated without side effects.
+ * The same in a transaction that holds a side effect for each step that succeeds: a job that nobody claims. When nobody
+ * knows if it was committed, the settlements are repeated without side effects.
  */
-export async function settleDoomedBatchWithEffects(sql: postgres.Sql, limit: number): Promise<number> {
-  const claimed = await claimJobs(sql, { jobTypes: ["a"], workerId: "doomed", limit });
+export async function settleDoomedBatchWithEffects(db: Queryable, limit: number): Promise<number> {
+  const claimed = await claimJobs(db, { jobTypes: ["a"], workerId: "doomed", limit });
   if (claimed.length === 0) return 0;
   try {
-    await atomically(sql, async (tx) => {
+    await atomically(db, async (tx) => {
       const settlements = claimed.map((lease) => ({ lease, outcome: outcomeOf(lease, IN_TRANSACTION) }));
       const results = await settleJobs(tx, settlements);
       assertAllowed(results);
       const succeeded = results.flatMap((one) => one.settled && one.status === "SUCCEEDED" ? [one.jobId] : []);
-      await recordEffects(tx as postgres.TransactionSql, succeeded);
+      await enqueueJobs(tx, succeeded.map((stepId) => ({ jobType: "b", payload: { stepId } })));
     });
   } catch (error) {
     if (!isRunledgerError(error, "db.commit_unknown")) throw error;
     assertAllowed(
-      await settleJobs(sql, claimed.map((lease) => ({ lease, outcome: outcomeOf(lease, "by itself") }))),
+      await settleJobs(db, claimed.map((lease) => ({ lease, outcome: outcomeOf(lease, "by itself") }))),
     );
   }
   return claimed.length;
-}
-
-/** The statement is the test's own, so its errors are the driver's: a lost connection is named as the library would. */
-async function recordEffects(tx: postgres.TransactionSql, stepIds: readonly string[]): Promise<void> {
-  try {
-    await tx.unsafe("insert into effects (step_id) select jsonb_array_elements_text($1::text::jsonb)::uuid", [
-      JSON.stringify(stepIds),
-    ]);
-  } catch (error) {
-    const code = (error as { readonly code?: unknown }).code;
-    if (!["57P01", "CONNECTION_CLOSED", "ECONNRESET", "EPIPE"].includes(String(code))) throw error;
-    throw new RunledgerError("db.unavailable", { cause: error });
-  }
 }
 
 function assertAllowed(results: readonly SettledJob[]): void {

@@ -8,22 +8,18 @@
 
 import { isRunledgerError } from "@runledger/core";
 import process from "node:process";
-import postgres from "postgres";
+import pg from "pg";
 import { settleDoomedBatch, settleDoomedBatchWithEffects } from "./doomed_workflows.ts";
 
 const [url = "", name = ""] = process.argv.slice(2);
-const sql = postgres(url, {
-  max: 1,
-  onnotice: () => {},
-  connection: { application_name: name },
-  // While postgres.js 3.4 reads the types of a new session, the session's end is an error that nobody can catch.
-  fetch_types: false,
-});
+// Not postgres.js: when sessions end by the hundred, one of its queries may never be answered.
+const pool = new pg.Pool({ connectionString: url, max: 1, application_name: name });
+pool.on("error", () => {});
 for (let round = 1;; round++) {
   const limit = 1 + round % 9;
   try {
-    if (round % 3 === 0) await settleDoomedBatchWithEffects(sql, limit);
-    else await settleDoomedBatch(sql, limit);
+    if (round % 3 === 0) await settleDoomedBatchWithEffects(pool, limit);
+    else await settleDoomedBatch(pool, limit);
   } catch (error) {
     if (isRunledgerError(error, "db.commit_unknown") || isRunledgerError(error, "db.unavailable")) continue;
     console.log(error);
