@@ -300,9 +300,11 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
   "job.handler_not_registered": {
     category: "internal",
     message: "No handler is registered for this job type.",
-    cause: "Stored failure: a worker was given a job whose type its catalog does not know.",
+    cause:
+      "The catalog does not have the type: on enqueue, or as a stored failure of a job that a worker was given. Or " +
+      "the type's handler is for one step of a workflow, and the job is no such step.",
     retry: "no",
-    action: "Register a handler and requeue the dead letter.",
+    action: "Add the definition or a handler to the catalog, and requeue the dead letter.",
   },
   "job.timeout_exceeded": {
     category: "unavailable",
