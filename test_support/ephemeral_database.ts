@@ -4,8 +4,9 @@
  * @module
  */
 
+import { migrate } from "@runledger/postgres";
+import type { StatementRunner } from "@runledger/postgres";
 import { createHash, randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import postgres from "postgres";
 import { openTestServer } from "./test_server.ts";
@@ -80,7 +81,7 @@ async function ensureTemplate(admin: AdminSession, serverUrl: string): Promise<s
     await dropUnused(admin);
     const draft = `${template}_draft`;
     await createDatabase(admin, draft, "template0");
-    await applyMigrations(databaseUrl(serverUrl, draft));
+    await withAdminSession(databaseUrl(serverUrl, draft), migrate);
     await whenUnused(() => admin.unsafe(`alter database "${draft}" rename to "${template}"`));
     return template;
   } finally {
@@ -99,23 +100,29 @@ async function dropUnused(admin: AdminSession): Promise<void> {
   }
 }
 
+let templateKey: Promise<string> | undefined;
+
 /**
- * What the template is made from: the migrations, as this process has loaded them, and the code that runs them. The text of
- * the file would not do: it may have been changed since, and the template would be a mixture that nobody drops.
+ * What the template is made from: every text that `migrate` sends to an empty database. Its files would not do: they may have
+ * been changed since this process loaded them, and a package from a registry has none that could be read.
  */
-async function migrationsKey(): Promise<string> {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  const moduleUrl = (name: string) => new URL(`../postgres/${name}.${extension}`, import.meta.url);
-  const { MIGRATIONS } = await import(moduleUrl("_migrations").href) as { readonly MIGRATIONS: unknown };
-  const hash = createHash("sha256").update(JSON.stringify(MIGRATIONS)).update(await readFile(moduleUrl("migrate")));
-  return hash.digest("hex").slice(0, 16);
+function migrationsKey(): Promise<string> {
+  return templateKey ??= recordMigrating();
 }
 
-async function applyMigrations(url: string): Promise<void> {
-  // Computed: a test that wants an empty database must run while the migrations do not even compile.
-  const specifier: string = "@runledger/postgres";
-  const { migrate } = await import(specifier) as { readonly migrate: (db: postgres.Sql) => Promise<unknown> };
-  await withAdminSession(url, migrate);
+async function recordMigrating(): Promise<string> {
+  const hash = createHash("sha256");
+  const history: Record<string, unknown>[] = [];
+  const recorder: StatementRunner = {
+    query(text, values = []) {
+      hash.update(text);
+      const columns = /insert into runledger\.migration_history \(([^)]*)\)/.exec(text)?.[1]?.split(", ");
+      if (columns !== undefined) history.push(Object.fromEntries(columns.map((name, index) => [name, values[index]])));
+      return Promise.resolve(/from runledger\.migration_history/.test(text) ? [...history] : []);
+    },
+  };
+  await migrate(recorder);
+  return hash.digest("hex").slice(0, 16);
 }
 
 async function createDatabase(admin: AdminSession, name: string, template: string): Promise<void> {

@@ -102,7 +102,9 @@ export async function removeAbandonedTestServers(): Promise<number> {
 async function openEmbeddedTestServer(options: TestServerOptions): Promise<TestServer> {
   const binDir = process.env.RUNLEDGER_TEST_PG_BIN_DIR;
   const run = options.run ?? process.env.RUNLEDGER_TEST_RUN ?? "";
-  const checkout = fileURLToPath(new URL("..", import.meta.url));
+  // Loaded from a registry, this module lies in no checkout: its user's tests do.
+  const here = new URL("..", import.meta.url);
+  const checkout = here.protocol === "file:" ? fileURLToPath(here) : process.cwd();
   const key = createHash("sha256").update([checkout, binDir ?? "", run].join("\n")).digest("hex").slice(0, 12);
   const folder = join(tmpdir(), serverFolderPrefix() + key);
   const owner: ServerOwner = { checkout, ...(options.ownerPid === undefined ? {} : { pid: options.ownerPid }) };
