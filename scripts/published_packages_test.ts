@@ -62,7 +62,7 @@ Deno.test("published: the packages work when they are loaded over HTTP, as from 
 
 Deno.test("published: @runledger/postgres/enqueue brings the drivers and the enqueue statements, and nothing else", () => {
   const root = new URL("../", import.meta.url);
-  const args = ["info", "--json", "postgres/enqueue.ts"];
+  const args = ["info", "--json", "./postgres/enqueue.ts"];
   const { stdout } = spawnSync(Deno.execPath(), args, { cwd: root, encoding: "utf8" });
   const { modules } = JSON.parse(stdout) as { readonly modules: readonly { readonly specifier: string }[] };
   const outside = modules
