@@ -6,7 +6,8 @@
 -- Each function locks the run's row first. They answer {"error": code, "details": {...}} before anything is written, or
 -- what the caller wants to know. They run with their owner's rights: a role that may do one of these things to a run need
 -- not be able to write steps, runs and new jobs. enable_seqscan is off in them: a plan that was made while the tables
--- were empty must not last until they are full.
+-- were empty must not last until they are full. Where the rows of a whole graph are joined, enable_nestloop is off too:
+-- appending 1,000 steps, or recovering a run of 1,000, otherwise looked at millions of pairs.
 
 -- Cancels jobs whose rows the caller has locked and found PENDING or LEASED.
 -- Locks: nothing more. Index: job_queue_pkey.
@@ -260,6 +261,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_nestloop = off
+set jit = off
 as $fn$
 declare
   target record;
@@ -314,20 +317,43 @@ begin
       jsonb_to_recordset(placements) as (id uuid, place integer)
     ) with ordinality as zipped (step_key, dependencies, id, place, ord)
   ),
-  edge as materialized (
-    select
-      added.id as dependent_id, added.step_key, dependency.prerequisite_step_key, dependency.release_mode,
-      coalesce(sibling.id, standing.id) as prerequisite_id,
-      sibling.id is null and standing.status in ('SUCCEEDED', 'FAILED', 'CANCELED') as has_ended,
-      sibling.id is null and standing.status in ('FAILED', 'CANCELED') and dependency.release_mode = 'ON_SUCCESS'
-        as is_unsatisfied
+  asked as materialized (
+    select added.id as dependent_id, added.step_key, dependency.prerequisite_step_key, dependency.release_mode
     from added
     cross join lateral jsonb_to_recordset(added.dependencies) as dependency (
       prerequisite_step_key text, release_mode text
     )
-    left join added as sibling on sibling.step_key = dependency.prerequisite_step_key
-    left join runledger.workflow_steps as standing
-      on standing.run_id = target_run_id and standing.step_key = dependency.prerequisite_step_key
+  ),
+  -- Of the steps that the run has, only those that are named.
+  known as materialized (
+    select standing.id, standing.step_key, standing.status
+    from runledger.workflow_steps as standing
+    where standing.run_id = target_run_id
+      and standing.step_key = any (array(
+        select added.step_key
+        from added
+        union
+        select asked.prerequisite_step_key
+        from asked
+      ))
+  ),
+  edge as materialized (
+    select
+      asked.dependent_id, asked.step_key, asked.prerequisite_step_key, asked.release_mode,
+      coalesce(sibling.id, known.id) as prerequisite_id,
+      sibling.id is null and known.status in ('SUCCEEDED', 'FAILED', 'CANCELED') as has_ended,
+      sibling.id is null and known.status in ('FAILED', 'CANCELED') and asked.release_mode = 'ON_SUCCESS'
+        as is_unsatisfied
+    from asked
+    left join added as sibling on sibling.step_key = asked.prerequisite_step_key
+    left join known on known.step_key = asked.prerequisite_step_key
+  ),
+  tally as materialized (
+    select
+      edge.dependent_id, count(*) as dependency_count, count(*) filter (where not edge.has_ended) as pending_count,
+      count(*) filter (where edge.is_unsatisfied) as unsatisfied_count
+    from edge
+    group by edge.dependent_id
   )
   select
     coalesce(
@@ -335,8 +361,7 @@ begin
         select jsonb_build_object('error', 'workflow.invalid_dag_duplicate_step_key', 'details',
           jsonb_build_object('stepKey', min(added.step_key)))
         from added
-        join runledger.workflow_steps as standing
-          on standing.run_id = target_run_id and standing.step_key = added.step_key
+        join known on known.step_key = added.step_key
         having count(*) > 0
       ),
       (
@@ -352,18 +377,12 @@ begin
       select jsonb_build_object(
         'step_ids', array_agg(added.id order by added.ord),
         'positions', array_agg(target.step_count + added.place order by added.ord),
-        'dependency_counts', array_agg(tally.dependency_count order by added.ord),
-        'pending_counts', array_agg(tally.pending_count order by added.ord),
-        'unsatisfied_counts', array_agg(tally.unsatisfied_count order by added.ord)
+        'dependency_counts', array_agg(coalesce(tally.dependency_count, 0) order by added.ord),
+        'pending_counts', array_agg(coalesce(tally.pending_count, 0) order by added.ord),
+        'unsatisfied_counts', array_agg(coalesce(tally.unsatisfied_count, 0) order by added.ord)
       )
       from added
-      cross join lateral (
-        select
-          count(*) as dependency_count, count(*) filter (where not edge.has_ended) as pending_count,
-          count(*) filter (where edge.is_unsatisfied) as unsatisfied_count
-        from edge
-        where edge.dependent_id = added.id
-      ) as tally
+      left join tally on tally.dependent_id = added.id
     ),
     (
       select jsonb_build_object(
@@ -435,6 +454,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_nestloop = off
+set jit = off
 as $fn$
 declare
   source record;
@@ -473,22 +494,29 @@ begin
     return '{"error": "workflow.recovery_nothing_to_resume"}';
   end if;
 
-  with copied as materialized (
+  with done as materialized (
+    select job.id, job.output
+    from runledger.job_queue as job
+    where job.id = any (array(select step.id from runledger.workflow_steps as step where step.run_id = source_run_id))
+      and job.output is not null
+  ),
+  copied as materialized (
     select
       runledger.new_id() as id, step.id as source_id, step.position, step.step_key, step.execution_kind, step.job_type,
       step.organization_id, step.payload, step.priority, step.max_attempts, step.timeout_seconds, step.stage,
       step.allows_continuation, step.gate_timeout_ms, step.gate_outcome, step.gate_output, step.dependency_count,
       new_recovery_mode = 'RESUME' and step.status = 'SUCCEEDED' as is_kept,
-      coalesce(step.output, job.output) as output
+      coalesce(step.output, done.output) as output
     from runledger.workflow_steps as step
-    left join runledger.job_queue as job on job.id = step.id
+    left join done on done.id = step.id
     where step.run_id = source_run_id
   ),
   edge as materialized (
     select edge.release_mode, prerequisite.id as prerequisite_id, prerequisite.is_kept, dependent.id as dependent_id
-    from copied as dependent
-    join runledger.workflow_step_dependencies as edge on edge.dependent_step_id = dependent.source_id
+    from runledger.workflow_step_dependencies as edge
+    join copied as dependent on dependent.source_id = edge.dependent_step_id
     join copied as prerequisite on prerequisite.source_id = edge.prerequisite_step_id
+    where edge.dependent_step_id = any (array(select copied.source_id from copied))
   ),
   tallied as materialized (
     select copied.*,
