@@ -1,7 +1,7 @@
 /**
  * The plans of the statements that move workflows, on large tables: none reads a table from end to end, compares many rows
- * with many, or reads many rows to throw them away; in sessions that planned while the tables were empty, whether or not
- * the tables were analyzed since. The plans are those of the real calls, told by the server itself (auto_explain).
+ * with many, or reads many rows to throw them away; and a wide graph takes as many rows more as it is wider. In sessions
+ * that planned while the tables were empty, whether or not the tables were analyzed since. The plans are those of the real calls, told by the server itself (auto_explain).
  *
  * @module
  */
@@ -190,6 +190,92 @@ for (const isAnalyzed of [true, false]) {
       for (const [call, plans] of session.calls) {
         assert(plans > 0, `${call} told no plan`);
       }
+    },
+  );
+}
+
+/** How many times as wide the wide graph is, and what it may take at most of what is in proportion. */
+const WIDER = 8;
+const SLACK = 1.5;
+
+/** Calls everything whose work grows with the width of a graph, on graphs of one width, and leaves nothing behind. */
+async function callWide(session: ExplainingSession, round: string, width: number): Promise<void> {
+  const { sql } = session;
+  const explain = <T>(name: string, call: () => Promise<T>) => session.explain(`${name} ${round}`, call);
+  const claim = (name: string) => explain(name, () => claimJobs(sql, { jobTypes: ["a"], workerId: "w", limit: 1000 }));
+  const succeed = (name: string, leases: Awaited<ReturnType<typeof claimJobs>>) =>
+    explain(name, () => settleJobs(sql, leases.map((lease) => ({ lease, outcome: { kind: "succeeded", output: 1 } }))));
+  const keys = Array.from({ length: width }, (_, n) => `part-${n}`);
+  // Each part waits for the first step and for the part before it but one, so that there are waves besides.
+  const fan = (prefix: string, first: string) =>
+    keys.map((key, n) => job(prefix + key, n % 2 === 0 ? [first] : [first, `${prefix}part-${n - 1}`]));
+
+  const wide = run([job("first"), ...keys.map((key) => job(key, ["first"])), job("join", keys)]);
+  const { runId } = await explain("enqueue", () => enqueueWorkflowRun(sql, wide));
+  await succeed("settle the first of", await claim("claim the first of"));
+  const parts = await claim("claim the parts of");
+  assert.equal(parts.length, width);
+  await succeed("settle the parts of", parts);
+  const [join] = await claim("claim the join of");
+  assert(join !== undefined);
+  await succeed("settle the join of", [join]);
+  const { runId: replayed } = await explain(
+    "replay",
+    () => recoverWorkflowRun(sql, runId, { ...ALL, recoveryKey: "replay", mode: "REPLAY" }),
+  );
+  await succeed("settle the first again of", await claim("claim the first again of"));
+  await explain("cancel", () => cancelWorkflowRun(sql, replayed, ALL));
+  const { runId: resumed } = await explain(
+    "resume",
+    () => recoverWorkflowRun(sql, replayed, { ...ALL, recoveryKey: "resume", mode: "RESUME" }),
+  );
+  await cancelWorkflowRun(sql, resumed, ALL);
+
+  const gated = run([job("first"), gate("g", ["first"]), gate("h", ["first"]), ...fan("", "g")]);
+  const { runId: gatedId } = await enqueueWorkflowRun(sql, gated);
+  const [first] = await claim("claim before gates of");
+  assert(first !== undefined);
+  await succeed("settle before gates of", [first]);
+  const steps = fan("late-", "g");
+  await explain(
+    "append",
+    () => appendWorkflowSteps(sql, gatedId, { ...ALL, mutationKey: "m", windowStepKey: "h", steps }),
+  );
+  await explain(
+    "cancel by a gate",
+    () => completeExternalStep(sql, gatedId, "g", { ...ALL, completion: { status: "FAILED" } }),
+  );
+  await cancelWorkflowRun(sql, gatedId, ALL);
+  await explain("remove", () => deleteFinishedWorkflowRuns(sql, { olderThanMs: 0, limit: 1000 }));
+  // Recoveries go after their sources.
+  while (await deleteFinishedWorkflowRuns(sql, { olderThanMs: 0, limit: 1000 }) > 0);
+}
+
+for (const isAnalyzed of [true, false]) {
+  Deno.test(
+    `a wide graph takes no more than in proportion to its width, planned while the tables were empty, ${
+      isAnalyzed ? "analyzed since" : "never analyzed"
+    }`,
+    async () => {
+      await using database = await openTestDatabase({ checks: false });
+      await using session = new ExplainingSession(database.url, { tables: [], fewRows: FEW_ROWS });
+      for (const table of TABLES) {
+        await database.sql.unsafe(`alter table runledger.${table} set (autovacuum_enabled = off)`);
+      }
+      await session.begin();
+      await callWide(session, "a graph of two", 2);
+      await fillFinishedRuns(database.sql, 2000);
+      await database.sql`update runledger.workflow_runs set idempotency_key = id::text`;
+      if (isAnalyzed) await database.sql.unsafe("vacuum (analyze)");
+      await callWide(session, "a narrow graph", 1000 / WIDER);
+      await callWide(session, "a wide graph", 1000);
+      const beyond = [...session.visits].flatMap(([call, visits]) => {
+        const narrow = session.visits.get(call.replace(/wide graph$/, "narrow graph")) ?? 0;
+        const growth = visits / narrow;
+        return growth > WIDER * SLACK ? [`${call}: ${visits} rows, ${growth.toFixed(1)} times the narrow one's`] : [];
+      });
+      assert.deepEqual(beyond, []);
+      assert.deepEqual(session.problems, []);
     },
   );
 }

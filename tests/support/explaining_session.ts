@@ -24,6 +24,7 @@ interface PlanNode {
   readonly "Node Type": string;
   readonly "Relation Name"?: string;
   readonly "Actual Loops"?: number;
+  readonly "Actual Rows"?: number;
   readonly "Rows Removed by Filter"?: number;
   readonly "Rows Removed by Index Recheck"?: number;
   readonly "Rows Removed by Join Filter"?: number;
@@ -37,6 +38,8 @@ export class ExplainingSession implements AsyncDisposable {
   readonly problems: string[] = [];
   /** How many plans each call told. */
   readonly calls: Map<string, number> = new Map();
+  /** How many rows the nodes of each call's plans looked at, those that they threw away and those of no table too. */
+  readonly visits: Map<string, number> = new Map();
   readonly #plans: string[] = [];
   readonly #limits: PlanLimits;
 
@@ -64,6 +67,7 @@ export class ExplainingSession implements AsyncDisposable {
     const result = await call();
     const plans = this.#plans.splice(0).filter((text) => text.includes("plan:"));
     this.calls.set(name, plans.length);
+    this.visits.set(name, 0);
     for (const text of plans) {
       const told = JSON.parse(text.slice(text.indexOf("{"))) as { readonly Plan: PlanNode; readonly JIT?: unknown };
       this.#examine(name, told.Plan);
@@ -78,6 +82,13 @@ export class ExplainingSession implements AsyncDisposable {
     const type = node["Node Type"];
     const table = node["Relation Name"];
     const loops = node["Actual Loops"] ?? 1;
+    const looked = [
+      node["Actual Rows"],
+      node["Rows Removed by Filter"],
+      node["Rows Removed by Index Recheck"],
+      node["Rows Removed by Join Filter"],
+    ].reduce<number>((sum, rows = 0) => sum + rows, 0);
+    this.visits.set(name, (this.visits.get(name) ?? 0) + loops * looked);
     if (table !== undefined && this.#limits.tables.includes(table)) {
       // A scan that was never begun costs nothing.
       if (type === "Seq Scan" && loops > 0) this.problems.push(`${name}: sequential scan of ${table}`);
