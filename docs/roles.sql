@@ -95,6 +95,7 @@ begin
       runledger.expire_workflow_gates(integer),
       runledger.finish_workflow_steps(jsonb, boolean),
       runledger.cancel_locked_jobs(uuid[], jsonb),
+      runledger.announce_sleep(text, jsonb, integer),
       runledger.claim_jobs(jsonb, integer, integer, text, integer, uuid, jsonb, boolean),
       runledger.settle_jobs(uuid[], integer[], integer[], uuid[], uuid[], text[], jsonb[], boolean, boolean)
   to runledger_worker;

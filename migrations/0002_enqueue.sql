@@ -71,6 +71,9 @@ begin
     into answer
     from undefined
     where undefined.job_types is not null;
+    if answer is null then
+      perform runledger.wake_workers(requests);
+    end if;
     return answer;
   end if;
 
@@ -215,6 +218,7 @@ begin
     from differing, undefined;
 
     if answer is null or answer ? 'existing' then
+      perform runledger.wake_workers(requests);
       return answer;
     elsif answer ? 'error' then
       -- An earlier pass of a batch may have inserted: undo it with the caller's statement.

@@ -504,6 +504,7 @@ begin
       end if;
     end if;
     if answer is null or answer ? 'existing' then
+      perform runledger.wake_workers(null);
       return answer;
     end if;
   end loop;
@@ -543,7 +544,10 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $fn$
 declare
+  ended_count integer := coalesce(cardinality(succeeded_ids), 0) + coalesce(cardinality(unsuccessful_ids), 0);
   notification_count integer;
+  wave_enqueued_count integer;
+  enqueued_count integer := 0;
   wave_steps jsonb;
   wave_runs jsonb;
   all_steps jsonb;
@@ -677,6 +681,7 @@ begin
       (select array_agg(touched.id) from touched where touched.status = 'CANCELED'),
       -- Asked for so that it is done.
       (select notified.notification_count from notified),
+      (select count(*)::integer from enqueued),
       case
         when tells then
           (
@@ -699,9 +704,11 @@ begin
             where rolled.finished_at is not null
           )
       end
-    into run_ids, closed_counts, unsuccessful_ids, notification_count, wave_steps, wave_runs
+    into
+      run_ids, closed_counts, unsuccessful_ids, notification_count, wave_enqueued_count, wave_steps, wave_runs
     from tallied
     where tallied.canceled > 0;
+    enqueued_count := enqueued_count + wave_enqueued_count;
     if tells then
       all_steps := coalesce(all_steps || wave_steps, wave_steps, all_steps);
       all_runs := coalesce(all_runs || wave_runs, wave_runs, all_runs);
@@ -710,6 +717,10 @@ begin
     no_longer_waiting_counts := closed_counts;
     new_unsuccessful_counts := closed_counts;
   end loop;
+  -- Who ended the steps has as many hands free again, and looks for more by itself.
+  if enqueued_count > ended_count then
+    perform runledger.wake_workers(null);
+  end if;
   return case
     when all_steps is not null or all_runs is not null then
       jsonb_strip_nulls(jsonb_build_object('steps', all_steps, 'runs', all_runs))

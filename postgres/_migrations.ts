@@ -411,6 +411,9 @@ begin
     into answer
     from undefined
     where undefined.job_types is not null;
+    if answer is null then
+      perform runledger.wake_workers(requests);
+    end if;
     return answer;
   end if;
 
@@ -555,6 +558,7 @@ begin
     from differing, undefined;
 
     if answer is null or answer ? 'existing' then
+      perform runledger.wake_workers(requests);
       return answer;
     elsif answer ? 'error' then
       -- An earlier pass of a batch may have inserted: undo it with the caller's statement.
@@ -1176,6 +1180,7 @@ begin
       end if;
     end if;
     if answer is null or answer ? 'existing' then
+      perform runledger.wake_workers(null);
       return answer;
     end if;
   end loop;
@@ -1215,7 +1220,10 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $fn$
 declare
+  ended_count integer := coalesce(cardinality(succeeded_ids), 0) + coalesce(cardinality(unsuccessful_ids), 0);
   notification_count integer;
+  wave_enqueued_count integer;
+  enqueued_count integer := 0;
   wave_steps jsonb;
   wave_runs jsonb;
   all_steps jsonb;
@@ -1349,6 +1357,7 @@ begin
       (select array_agg(touched.id) from touched where touched.status = 'CANCELED'),
       -- Asked for so that it is done.
       (select notified.notification_count from notified),
+      (select count(*)::integer from enqueued),
       case
         when tells then
           (
@@ -1371,9 +1380,11 @@ begin
             where rolled.finished_at is not null
           )
       end
-    into run_ids, closed_counts, unsuccessful_ids, notification_count, wave_steps, wave_runs
+    into
+      run_ids, closed_counts, unsuccessful_ids, notification_count, wave_enqueued_count, wave_steps, wave_runs
     from tallied
     where tallied.canceled > 0;
+    enqueued_count := enqueued_count + wave_enqueued_count;
     if tells then
       all_steps := coalesce(all_steps || wave_steps, wave_steps, all_steps);
       all_runs := coalesce(all_runs || wave_runs, wave_runs, all_runs);
@@ -1382,6 +1393,10 @@ begin
     no_longer_waiting_counts := closed_counts;
     new_unsuccessful_counts := closed_counts;
   end loop;
+  -- Who ended the steps has as many hands free again, and looks for more by itself.
+  if enqueued_count > ended_count then
+    perform runledger.wake_workers(null);
+  end if;
   return case
     when all_steps is not null or all_runs is not null then
       jsonb_strip_nulls(jsonb_build_object('steps', all_steps, 'runs', all_runs))
@@ -1592,6 +1607,7 @@ begin
   )) || case
     when new_output is null then '{}' else jsonb_build_object('result', jsonb_build_object('output', new_output))
   end));
+  perform runledger.wake_workers(null);
   return '{"is_applied": true}';
 end
 $fn$;
@@ -1656,6 +1672,7 @@ begin
     return 0;
   end if;
   perform runledger.finish_workflow_steps(overdue);
+  perform runledger.wake_workers(null);
   return jsonb_array_length(overdue);
 end
 $fn$;
@@ -1925,6 +1942,7 @@ begin
     where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
       and step.status = 'CANCELED'
   ));
+  perform runledger.wake_workers(null);
   return '{"is_applied": true}';
 end
 $fn$;
@@ -3506,6 +3524,109 @@ comment on function runledger.append_workflow_steps is 'Appends steps while a ga
 comment on function runledger.recover_workflow_run is 'Replays or resumes a run as a new one. Called by recoverWorkflowRun().';
 comment on function runledger.set_job_definitions_enabled is 'Switches job types on or off. Called by setJobDefinitionEnabled().';
 comment on function runledger.job_metrics is 'How job types are doing. Called by readJobMetrics(); runledger.job_metrics_rollup shows it for everything.';
+`,
+  },
+  {
+    version: 10,
+    name: "wake_ups",
+    sql: `\
+-- purpose: waking idle workers when jobs become due
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+--
+-- Workers poll; being woken only shortens the wait. NOTIFY takes a lock of the whole database at commit, which would put
+-- all commits of a busy system in a row, so whoever makes jobs due notifies only while a worker sleeps that wants them. A
+-- worker says that it sleeps here, for a few seconds at a time, so that nothing must be taken back when it dies. What is
+-- lost on the way (a worker that fell asleep just now, a connection, this table in a crash) costs one poll.
+
+-- Unlogged: after a crash everybody says it again.
+create unlogged table runledger.sleeping_workers (
+  worker_id text not null,
+  job_types text[] not null,
+  sleeps_until timestamptz not null,
+  constraint sleeping_workers_pkey primary key (worker_id)
+)
+-- A few rows that change all the time.
+with (fillfactor = 50, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
+
+-- Says that a worker sleeps and wants these job types, or, without a time, that it is awake.
+--
+-- Locks: the worker's row; rows that nobody renews, skipping what others hold. Index: sleeping_workers_pkey; the table is
+-- as small as the number of workers.
+create function runledger.announce_sleep(sleeper_id text, wanted_types jsonb, sleep_ms integer) returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $fn$
+begin
+  if sleep_ms is null then
+    delete from runledger.sleeping_workers as sleeper
+    where sleeper.worker_id = sleeper_id;
+    return;
+  end if;
+  delete from runledger.sleeping_workers as sleeper
+  where sleeper.worker_id in (
+    select gone.worker_id
+    from runledger.sleeping_workers as gone
+    where gone.sleeps_until < clock_timestamp() - interval '1 minute'
+    for update skip locked
+  );
+  insert into runledger.sleeping_workers as sleeper (worker_id, job_types, sleeps_until)
+  values (
+    sleeper_id, array(select jsonb_array_elements_text(wanted_types)),
+    clock_timestamp() + sleep_ms * interval '1 millisecond'
+  )
+  on conflict (worker_id) do update
+  set job_types = excluded.job_types,
+    sleeps_until = excluded.sleeps_until;
+end
+$fn$;
+
+revoke all on function runledger.announce_sleep(text, jsonb, integer) from public;
+
+-- Wakes the workers that sleep, at the caller's commit.
+--
+-- requests: an array of {job_type, next_run_at?}: only workers that want one of those that are due; null: all.
+-- Locks: none; the commit of a transaction that notifies takes its turn among all such commits of the database.
+create function runledger.wake_workers(requests jsonb) returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $fn$
+begin
+  -- The rule is that nobody sleeps, or that the first one who does wants the job.
+  if exists (
+    select
+    from runledger.sleeping_workers as sleeper
+    where sleeper.sleeps_until > clock_timestamp()
+      and (
+        requests is null or exists (
+          select
+          from jsonb_array_elements(requests) as request
+          where request ->> 'job_type' = any (sleeper.job_types)
+            and coalesce((request ->> 'next_run_at')::timestamptz <= clock_timestamp(), true)
+        )
+      )
+  ) then
+    perform pg_notify('runledger_jobs_due', '');
+  end if;
+end
+$fn$;
+
+revoke all on function runledger.wake_workers(jsonb) from public;
+
+comment on table runledger.sleeping_workers is
+  'Workers that have nothing to do and want to be woken: who makes jobs due looks here before it notifies.';
+comment on column runledger.sleeping_workers.worker_id is 'The worker.';
+comment on column runledger.sleeping_workers.job_types is 'What it has handlers for.';
+comment on column runledger.sleeping_workers.sleeps_until is 'Until when it is worth waking; it says so again before.';
+comment on function runledger.announce_sleep(text, jsonb, integer) is
+  'Says that a worker sleeps, or that it is awake. Called by workers.';
+comment on function runledger.wake_workers(jsonb) is
+  'Wakes the workers that sleep and want one of these jobs. Called by whatever makes jobs due.';
 `,
   },
 ];

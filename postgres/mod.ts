@@ -133,3 +133,7 @@ export { listWorkflowRunMutations } from "./workflow_run_mutations.ts";
 export type { WorkflowRunMutation } from "./workflow_run_mutations.ts";
 export { getWorkflowResult, WORKFLOW_RUN_ENDED_CHANNEL } from "./workflow_result.ts";
 export type { GetWorkflowResultOptions } from "./workflow_result.ts";
+
+// Waking
+export { announceSleep, JOBS_DUE_CHANNEL, listenTo, notifyJobsDue } from "./wake_ups.ts";
+export type { AnnounceSleepOptions, Listener, ListenOptions } from "./wake_ups.ts";

@@ -4,7 +4,12 @@
  * @module
  */
 
-import { deleteFinishedJobs, reapExpiredLeases } from "@runledger/postgres";
+import {
+  deleteFinishedJobs,
+  deleteFinishedWorkflowRuns,
+  expireWorkflowGates,
+  reapExpiredLeases,
+} from "@runledger/postgres";
 import type { DeleteFinishedJobsOptions, Queryable, ReapedJob } from "@runledger/postgres";
 import { Announcer } from "./announcer.ts";
 import type { JobCatalog } from "./catalog.ts";
@@ -13,8 +18,11 @@ import { guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 import { answered, runLoop } from "./loop.ts";
 
-/** How many leases one statement reaps, and how many jobs one removes. */
+/** How many leases or gates one statement ends, and how many jobs one removes. */
 const BATCH = 500;
+
+/** How many runs one statement removes: each may have thousands of steps. */
+const RUN_BATCH = 100;
 
 /** What a reaper does, and until when. */
 export interface ReaperOptions {
@@ -22,7 +30,7 @@ export interface ReaperOptions {
   readonly config?: Partial<JobsConfig>;
   /** Stops the reaper. */
   readonly signal: AbortSignal;
-  /** Which ended jobs are removed after each round. @default none are ever removed */
+  /** Which ended jobs and workflow runs are removed after each round. @default none are ever removed */
   readonly retention?: Omit<DeleteFinishedJobsOptions, "limit">;
   /** Whose hooks hear of reaped jobs. @default nobody's */
   readonly catalog?: JobCatalog;
@@ -34,12 +42,17 @@ export interface ReaperOptions {
 export interface ReaperReport {
   /** How many expired leases it reaped. */
   readonly reaped: number;
-  /** How many ended jobs it removed. */
+  /** How many gates of workflows got their default outcome, since their time was over. */
+  readonly expiredGates: number;
+  /** How many ended jobs it removed, those of workflow steps not counted. */
   readonly deleted: number;
+  /** How many ended workflow runs it removed, with everything that belongs to them. */
+  readonly deletedRuns: number;
 }
 
 /**
- * Reaps expired leases every `reaperIntervalSeconds`, at once while there are more, until the signal aborts.
+ * Reaps expired leases and ends overdue gates every `reaperIntervalSeconds`, at once while there are more, until the
+ * signal aborts. Hooks hear of reaped jobs, not of gates.
  *
  * Any number of reapers may run at once. Database errors are waited out; the loop never ends by itself.
  *
@@ -54,7 +67,9 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
   const logger = guardedLogger(options.logger ?? silentLogger);
   const announcer = new Announcer(options.catalog, logger, config.workerId);
   let reaped = 0;
+  let expiredGates = 0;
   let deleted = 0;
+  let deletedRuns = 0;
 
   async function reapAll(): Promise<void> {
     for (let count = BATCH; count === BATCH && !signal.aborted;) {
@@ -72,11 +87,22 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
     announcer.reaped(job);
   }
 
-  async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
-    for (let count = BATCH; count === BATCH && !signal.aborted;) {
-      count = await answered(deleteFinishedJobs(db, { ...rule, limit: BATCH }), signal);
-      deleted += count;
+  /** Repeats a statement while it finds as much as it may. */
+  async function inBatches(limit: number, statement: () => Promise<number>): Promise<number> {
+    let total = 0;
+    for (let count = limit; count === limit && !signal.aborted;) {
+      count = await answered(statement(), signal);
+      total += count;
     }
+    return total;
+  }
+
+  async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
+    deletedRuns += await inBatches(RUN_BATCH, () => {
+      const { olderThanMs, expiresIdempotencyKeys = false } = rule;
+      return deleteFinishedWorkflowRuns(db, { olderThanMs, expiresIdempotencyKeys, limit: RUN_BATCH });
+    });
+    deleted += await inBatches(BATCH, () => deleteFinishedJobs(db, { ...rule, limit: BATCH }));
   }
 
   await runLoop({
@@ -87,9 +113,10 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
     maxBackoffMs: 30_000,
     round: async () => {
       await reapAll();
+      expiredGates += await inBatches(BATCH, () => expireWorkflowGates(db, { limit: BATCH }));
       if (retention !== undefined) await removeOld(retention);
     },
   });
   await announcer.drain();
-  return { reaped, deleted };
+  return { reaped, expiredGates, deleted, deletedRuns };
 }

@@ -24,6 +24,10 @@ export interface SupervisorOptions {
   readonly config?: Partial<JobsConfig>;
   /** Whether to run jobs. @default true */
   readonly worker?: boolean;
+  /** How many jobs of a type run at once in this process, for types that need a limit of their own. */
+  readonly concurrencyByType?: Readonly<Record<string, number>>;
+  /** Whether an idle worker is woken when jobs become due, where the handle can listen. @default true */
+  readonly wake?: boolean;
   /** Whether to look for jobs whose worker was lost. @default true */
   readonly reaper?: boolean;
   /** Whether to fire schedules. @default true */
@@ -86,6 +90,7 @@ export class Supervisor implements AsyncDisposable {
    */
   constructor(db: Queryable, options: SupervisorOptions) {
     const { catalog, worker = true, reaper = true, scheduler = true, retention, signal } = options;
+    const { concurrencyByType = {}, wake = true } = options;
     const config = JobsConfig.of(options.config);
     const logger = guardedLogger(options.logger ?? silentLogger);
     if (!worker && !reaper && !scheduler) {
@@ -95,7 +100,14 @@ export class Supervisor implements AsyncDisposable {
     const loops: Promise<SupervisorReport>[] = [];
     if (worker) {
       const run = () =>
-        runWorker(db, { ...shared, catalog, shutdownTimeoutMs: Infinity, abortSignal: this.#abort.signal });
+        runWorker(db, {
+          ...shared,
+          catalog,
+          concurrencyByType,
+          wake,
+          shutdownTimeoutMs: Infinity,
+          abortSignal: this.#abort.signal,
+        });
       loops.push(this.#run("worker", logger, async () => ({ worker: await run() })));
     }
     if (reaper) {

@@ -6,10 +6,11 @@
 
 import type { JobOutcome } from "@runledger/core";
 import { RunledgerError } from "@runledger/core";
-import { claimJobs, createClaimCursor, releaseJobs } from "@runledger/postgres";
+import { claimJobs, releaseJobs } from "@runledger/postgres";
 import type { ClaimedJob, Queryable, SettledJob } from "@runledger/postgres";
 import { Announcer } from "./announcer.ts";
 import type { JobCatalog } from "./catalog.ts";
+import { ClaimPlan } from "./claim_plan.ts";
 import { JobsConfig } from "./config.ts";
 import { DeadlineWatch } from "./deadline_watch.ts";
 import { executeJob, panicOutcome, timeoutOutcome } from "./execution.ts";
@@ -22,6 +23,7 @@ import { errorFields, guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
 import { backoffMs, runLoop, settledWithin, Waker, within } from "./loop.ts";
 import { SettlementBatcher } from "./settlement_batcher.ts";
+import { WakeUps } from "./wake_ups.ts";
 
 /** What a worker runs, and how it stops. */
 export interface WorkerOptions {
@@ -29,6 +31,13 @@ export interface WorkerOptions {
   readonly catalog: JobCatalog;
   /** Settings; what is left out has its default. */
   readonly config?: Partial<JobsConfig>;
+  /** How many jobs of a type run at once in this process, for types that need a limit of their own. */
+  readonly concurrencyByType?: Readonly<Record<string, number>>;
+  /**
+   * Whether an idle worker is woken when jobs become due, where the handle can listen. Without it, and behind a pooler
+   * that hands sessions around, it finds them at its next poll. @default {true}
+   */
+  readonly wake?: boolean;
   /** Stops the worker: no more claims, and what was not started is handed back. */
   readonly signal: AbortSignal;
   /** How long running handlers may go on after that, in milliseconds, before their signals abort. @default {30000} */
@@ -66,6 +75,15 @@ const PREFETCH_HORIZON_MS = 100;
 
 /** How long a claimed job may wait for a slot before another process gets a chance at it, in milliseconds. */
 const MAX_PREFETCH_WAIT_MS = 2000;
+
+/** How soon a worker that has found work and still has room looks again, in milliseconds. */
+const BRISK_POLL_MS = 4;
+
+/** A wait this long is sleep: the worker wants to be woken from it. */
+const SLEEP_FROM_MS = 50;
+
+/** After so many claims with work in them, without sleep in between, a worker does not want to be woken any more. */
+const BUSY_CLAIMS = 8;
 
 /** How long outcomes are still tried to be written at the end of a shutdown, in milliseconds. */
 const FINAL_FLUSH_MS = 5000;
@@ -107,7 +125,12 @@ class Worker {
   /** Claimed and waiting for a slot, in claim order. */
   readonly #prefetched: HeldJob[] = [];
 
-  readonly #cursor = createClaimCursor();
+  readonly #plan: ClaimPlan;
+  readonly #wakeUps: WakeUps | undefined;
+  /** How many claims in a row brought nothing. */
+  #emptyClaims = 0;
+  /** How many claims brought something since the worker last slept. */
+  #busyClaims = 0;
   readonly #capacity = new Waker();
   readonly #poll = new Waker();
   readonly #watch = new DeadlineWatch((now) => this.#checkDeadlines(now));
@@ -139,6 +162,16 @@ class Worker {
     this.#config = JobsConfig.of(options.config);
     this.#logger = guardedLogger(options.logger ?? silentLogger);
     this.#leaseMs = this.#config.leaseTtlSeconds * 1000;
+    this.#plan = new ClaimPlan(options.concurrencyByType ?? {});
+    this.#wakeUps = options.wake === false ? undefined : new WakeUps({
+      db,
+      workerId: this.#config.workerId,
+      jobTypes: () => this.#catalog.jobTypes,
+      pollIntervalMs: this.#config.pollIntervalMs,
+      signal: this.#stop.signal,
+      logger: this.#logger,
+      onWake: () => this.#poll.wake(),
+    });
     this.#maxUnsettled = 2 * (this.#config.maxGlobalConcurrency + this.#config.claimBatchSize);
     this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
     this.#logs = new JobLogBuffer(db, this.#logger);
@@ -181,6 +214,7 @@ class Worker {
       onCanceled: (job) => this.#cancel(job),
       onRound: () => this.#batcher.nudge(),
     });
+    const wakeUps = this.#wakeUps?.run();
     const claims = runLoop({
       name: "claim",
       signal: this.#stop.signal,
@@ -200,7 +234,7 @@ class Worker {
       this.#batcher.close();
       this.#watch.close();
       this.#logs.close();
-      await Promise.all([claims, heartbeats]);
+      await Promise.all([claims, heartbeats, wakeUps]);
       for (const job of this.#held) {
         job.phase = "over";
         this.#announcer.telemetry.left(job, "worker.shutdown");
@@ -211,15 +245,16 @@ class Worker {
 
   // Claiming
 
-  /** Claims once; gives 0 to claim again at once. */
+  /** Claims once; gives how long to wait then, in milliseconds, or nothing for the interval between polls. */
   async #claimRound(): Promise<number | void> {
-    const limit = await this.#capacityToClaim();
-    if (limit === 0) return;
-    const jobTypes = this.#catalog.jobTypes;
-    if (jobTypes.length === 0) return;
+    const room = await this.#capacityToClaim();
+    if (room === 0) return;
+    const planned = this.#plan.next(this.#catalog.jobTypes, room, this.#typesUnderWay());
+    if (planned === undefined) return;
+    const { jobTypes, limit, cursor } = planned;
     const { workerId } = this.#config;
     const sentAt = performance.now();
-    const claim = claimJobs(this.#db, { jobTypes, workerId, limit, leaseMs: this.#leaseMs, cursor: this.#cursor })
+    const claim = claimJobs(this.#db, { jobTypes, workerId, limit, leaseMs: this.#leaseMs, cursor })
       .then((claimed) => this.#accept(claimed, sentAt));
     // An answer that comes later than its leases last is of no use, but must not stop the loop.
     const count = await within(claim, {
@@ -227,7 +262,31 @@ class Worker {
       signal: this.#end.signal,
       late: () => new RunledgerError("db.unavailable", { internalMessage: "a claim was not answered in time" }),
     });
-    if (count === limit) return 0;
+    this.#emptyClaims = count === 0 ? this.#emptyClaims + 1 : 0;
+    if (count > 0 && ++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
+    return this.#plan.onClaimed(planned, count) ? 0 : await this.#pause();
+  }
+
+  /** Gives how long to wait when there is nothing to claim: longer each time, and asleep where somebody wakes it. */
+  async #pause(): Promise<number | void> {
+    const waitMs = BRISK_POLL_MS * 4 ** this.#emptyClaims;
+    if (waitMs < SLEEP_FROM_MS) return Math.min(waitMs, this.#config.pollIntervalMs);
+    this.#busyClaims = 0;
+    switch (await this.#wakeUps?.fallAsleep()) {
+      case "announced":
+        // What became due while it was being said was told to nobody.
+        return 0;
+      case "sleeps":
+        return;
+      default:
+        if (waitMs < this.#config.pollIntervalMs) return waitMs;
+    }
+  }
+
+  /** The types of the jobs that take a slot or are about to. */
+  *#typesUnderWay(): Iterable<string> {
+    for (const { claim } of this.#running) yield claim.jobType;
+    for (const { claim } of this.#prefetched) yield claim.jobType;
   }
 
   /** Waits until a claim is worth its round trip. */
@@ -316,6 +375,7 @@ class Worker {
     else if (job.phase === "finishing") job.outcome = outcome;
     this.#startPrefetched();
     if (this.#capacity.isWaiting) this.#capacity.wake();
+    if (this.#plan.isLimited(job.claim.jobType)) this.#poll.wake();
     if (this.#running.size === 0) this.#onDrained?.();
   }
 

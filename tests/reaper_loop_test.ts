@@ -34,7 +34,7 @@ Deno.test("expired leases become retries or dead letters, all of them in one rou
   const run = runReaper(db.sql, { catalog, config: { ...CONFIG, reaperIntervalSeconds: 3600 }, signal: stop.signal });
   await done;
   stop.abort();
-  assert.deepEqual(await run, { reaped: 1100, deleted: 0 });
+  assert.deepEqual(await run, { reaped: 1100, expiredGates: 0, deleted: 0, deletedRuns: 0 });
   assert.deepEqual([...codes], ["job.lease_expired"]);
   assert.equal((await readJob(db.sql, jobs[0]?.jobId ?? "")).status, "DEAD_LETTERED");
   assert.equal((await readJob(db.sql, jobs[1]?.jobId ?? "")).status, "PENDING");
@@ -83,6 +83,6 @@ Deno.test("retention removes old jobs after each round, and only if it was asked
   const removing = runReaper(faulty, { config: CONFIG, signal: remove.signal, retention: { olderThanMs: 3_600_000 } });
   await done;
   remove.abort();
-  assert.deepEqual(await removing, { reaped: 0, deleted: 3 });
+  assert.deepEqual(await removing, { reaped: 0, expiredGates: 0, deleted: 3, deletedRuns: 0 });
   assert.equal(await count(), 0);
 });

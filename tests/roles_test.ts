@@ -117,6 +117,21 @@ const MATRIX: Readonly<Record<string, Placement>> = {
       await claimOne(db);
     },
   },
+  announceSleep: {
+    may: ["owner", "worker"],
+    call: async (db) => await runledger.announceSleep(db, { workerId: "w", jobTypes: ["a"], sleepMs: 1 }),
+  },
+  notifyJobsDue: {
+    may: ["owner", "enqueue", "worker", "operator"],
+    call: async (db) => await runledger.notifyJobsDue(db),
+  },
+  listenTo: {
+    may: ["owner", "enqueue", "worker", "operator"],
+    call: async (db) => {
+      const listener = await runledger.listenTo(db, runledger.JOBS_DUE_CHANNEL, { onNotify: () => {} });
+      await listener?.unlisten();
+    },
+  },
   heartbeatJobs: {
     may: ["owner", "worker", "operator"],
     call: async (db, admin) => runledger.heartbeatJobs(db, [await leased(admin)], { postsEvents: true }),

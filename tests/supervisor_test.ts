@@ -36,7 +36,7 @@ Deno.test("a supervisor runs from its construction on, and reports when it has s
   const report = await supervisor.shutdown();
   assert.deepEqual(report, {
     worker: { drained: 0, aborted: 0, handedBack: 0, left: [] },
-    reaper: { reaped: 0, deleted: 0 },
+    reaper: { reaped: 0, expiredGates: 0, deleted: 0, deletedRuns: 0 },
     scheduler: { fired: 0, deferred: 0 },
   });
   assert.deepEqual(await supervisor.finished, report);
@@ -93,7 +93,7 @@ Deno.test("loops can be left out", async () => {
   catalog.onJobRetryScheduled(() => reaped.open());
   const reaper = new Supervisor(db.sql, { catalog, config: QUICK, worker: false, scheduler: false });
   await reaped.opened;
-  assert.deepEqual(await reaper.shutdown(), { reaper: { reaped: 1, deleted: 0 } });
+  assert.deepEqual(await reaper.shutdown(), { reaper: { reaped: 1, expiredGates: 0, deleted: 0, deletedRuns: 0 } });
   const worker = new Supervisor(db.sql, { catalog: new JobCatalog(), reaper: false });
   assert.deepEqual(Object.keys(await worker.shutdown()), ["worker", "scheduler"]);
   assert.throws(() => new Supervisor(db.sql, { catalog, worker: false, reaper: false, scheduler: false }), TypeError);
