@@ -445,6 +445,10 @@ export type {
   WorkflowStepDependency,
 } from "@runledger/postgres";
 
+// postgres: waking
+export { announceSleep, JOBS_DUE_CHANNEL, listenTo, notifyJobsDue } from "@runledger/postgres";
+export type { AnnounceSleepOptions, Listener, ListenOptions } from "@runledger/postgres";
+
 // runtime: what is run
 export { JobCatalog } from "@runledger/runtime";
 export type {
