@@ -172,7 +172,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("heartbeat: extends an expired lease", "model", {
     file: LEASE,
     after: "const HEARTBEAT",
-    from: `and (${FENCE}) = reaps`,
+    from: "and locked.lease_expires_at > clock_timestamp()",
     to: "",
   }),
   mutant("heartbeat: token not compared", "model", {
