@@ -178,8 +178,8 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("heartbeat: token not compared", "model", {
     file: LEASE,
     after: "const HEARTBEAT",
-    from: "where queue.lease_token = outcome.lease_token",
-    to: "where queue.lease_token is not null",
+    from: "and locked.lease_token = input.lease_token",
+    to: "",
   }),
   mutant("progress: token not compared", "model", {
     file: LEASE,
