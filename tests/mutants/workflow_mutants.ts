@@ -234,7 +234,7 @@ export const WORKFLOW_MUTANTS: readonly WorkflowMutant[] = [
   mutant("recover: outputs of jobs are lost", "workflow", {
     file: OPERATIONS,
     after: RECOVER,
-    from: "coalesce(step.output, job.output) as output",
+    from: "coalesce(step.output, done.output) as output",
     to: "step.output",
   }),
   mutant("recover: waits for what was taken over", "workflow", {
