@@ -102,6 +102,28 @@ export { countDeadLetters, listDeadLetters } from "./dead_letters.ts";
 export type { DeadLetter, DeadLetterFilter, ListDeadLettersOptions } from "./dead_letters.ts";
 export { getJobLineage, getWorkflowRunLineage } from "./lineage.ts";
 export type { JobDescent, WorkflowRunDescent } from "./lineage.ts";
+export { explainJob } from "./job_explanation.ts";
+export type {
+  AwaitedPrerequisite,
+  ClaimOutlook,
+  EndedStep,
+  ExplainedStepPlace,
+  FailedAttempt,
+  JobExplanation,
+  JobExplanationBase,
+  JobVerdict,
+  UnsatisfiedPrerequisite,
+} from "./job_explanation.ts";
+export type { LiveJobSituation, LiveStep, LiveStepSituation, OpenGate } from "./job_situation.ts";
+export { explainWorkflowRun } from "./workflow_explanation.ts";
+export type {
+  FailedStep,
+  LiveWorkflowRun,
+  StepSample,
+  WorkflowRunExplanation,
+  WorkflowRunExplanationBase,
+} from "./workflow_explanation.ts";
+export { formatDuration, formatJobExplanation, formatWorkflowRunExplanation } from "./explanation_text.ts";
 export { readJobMetrics } from "./job_metrics.ts";
 export type { JobMetrics, JobMetricsOptions, Percentiles } from "./job_metrics.ts";
 export type { Scope } from "./scope.ts";

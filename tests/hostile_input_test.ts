@@ -513,7 +513,7 @@ const ATTACKS: readonly Attack[] = [
   },
 
   // Reads
-  ...["getJob", "listJobEvents", "listJobAttempts", "listJobLogs", "getJobLineage", "cancelJob"].flatMap(
+  ...["getJob", "listJobEvents", "listJobAttempts", "listJobLogs", "getJobLineage", "explainJob", "cancelJob"].flatMap(
     (name): Attack[] => {
       const read = runledger[name as "getJob"];
       return [
@@ -673,7 +673,13 @@ const ATTACKS: readonly Attack[] = [
     values: field === "expiresIdempotencyKeys" ? BOOLEANS : [...HOSTILE_NUMBERS, 3_155_760_000_000, 1e14],
     call: (value, { sql }) => runledger.deleteFinishedWorkflowRuns(sql, { olderThanMs: 3_600_000, [field]: value }),
   })),
-  ...["getWorkflowRun", "listWorkflowSteps", "listWorkflowStepDependencies", "listWorkflowRunMutations"].flatMap(
+  ...[
+    "getWorkflowRun",
+    "explainWorkflowRun",
+    "listWorkflowSteps",
+    "listWorkflowStepDependencies",
+    "listWorkflowRunMutations",
+  ].flatMap(
     (name): Attack[] => {
       const read = runledger[name as "getWorkflowRun"];
       return [

@@ -365,6 +365,37 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ["owner", "operator"],
     call: async (db, admin) => runledger.getWorkflowRunLineage(db, await runOf(admin), ALL),
   },
+  explainJob: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => {
+      assert(await runledger.explainJob(db, await jobOf(admin, "PENDING"), ALL));
+      assert(await runledger.explainJob(db, await jobOf(admin, "DEAD_LETTERED"), ALL));
+      const { items } = await runledger.listWorkflowSteps(admin, await runOf(admin), ALL);
+      for (const { stepId } of items) assert(await runledger.explainJob(db, stepId, ALL));
+    },
+  },
+  explainWorkflowRun: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => assert(await runledger.explainWorkflowRun(db, await runOf(admin), ALL)),
+  },
+  formatJobExplanation: {
+    may: ROLES,
+    call: async (_db, admin) => {
+      const explanation = await runledger.explainJob(admin, await jobOf(admin, "PENDING"), ALL);
+      assert(explanation !== undefined && runledger.formatJobExplanation(explanation) !== "");
+    },
+  },
+  formatWorkflowRunExplanation: {
+    may: ROLES,
+    call: async (_db, admin) => {
+      const explanation = await runledger.explainWorkflowRun(admin, await runOf(admin), ALL);
+      assert(explanation !== undefined && runledger.formatWorkflowRunExplanation(explanation) !== "");
+    },
+  },
+  formatDuration: {
+    may: ROLES,
+    call: () => Promise.resolve(runledger.formatDuration(1)),
+  },
   readJobMetrics: {
     may: ["owner", "operator"],
     call: (db) => runledger.readJobMetrics(db, ALL),

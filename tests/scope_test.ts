@@ -23,6 +23,7 @@ const ON_JOBS: Readonly<Record<string, ScopedCall>> = {
   listJobAttempts: (db, id, scope) => runledger.listJobAttempts(db, id, { scope }),
   listJobLogs: (db, id, scope) => runledger.listJobLogs(db, id, { scope }),
   getJobLineage: (db, id, scope) => runledger.getJobLineage(db, id, { scope }),
+  explainJob: (db, id, scope) => runledger.explainJob(db, id, { scope }),
   cancelJob: (db, id, scope) => runledger.cancelJob(db, id, { scope, reason: "because" }),
   requeueJob: (db, id, scope) =>
     runledger.requeueJob(db, id, { scope, expectedStatus: "DEAD_LETTERED", expectedRunNumber: 1 }),
@@ -36,6 +37,7 @@ const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
   listWorkflowStepDependencies: (db, id, scope) => runledger.listWorkflowStepDependencies(db, id, { scope }),
   listWorkflowRunMutations: (db, id, scope) => runledger.listWorkflowRunMutations(db, id, { scope }),
   getWorkflowRunLineage: (db, id, scope) => runledger.getWorkflowRunLineage(db, id, { scope }),
+  explainWorkflowRun: (db, id, scope) => runledger.explainWorkflowRun(db, id, { scope }),
   getWorkflowResult: (db, id, scope) => runledger.getWorkflowResult(db, id, { scope }),
   completeExternalStep: (db, id, scope) =>
     runledger.completeExternalStep(db, id, "gate", { scope, completion: { status: "SUCCEEDED", output: 1 } }),
@@ -152,6 +154,9 @@ const UNSCOPED: Readonly<Record<string, string>> = {
   syncJobCatalogExactly: "a catalog is trusted input",
   assertJobSchedule: "no database",
   nextScheduleFires: "no database",
+  formatJobExplanation: "no database",
+  formatWorkflowRunExplanation: "no database",
+  formatDuration: "no database",
   upsertJobSchedule: "the schedule names its organization, which is trusted input; names are unique across them",
   upsertJobSchedules: "the schedules name their organizations, which are trusted input; names are unique across them",
   materializeDueSchedules: "schedulers serve every organization",

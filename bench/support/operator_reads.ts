@@ -8,6 +8,8 @@ import {
   countDeadLetters,
   countJobs,
   countWorkflowRuns,
+  explainJob,
+  explainWorkflowRun,
   getJob,
   getJobLineage,
   getJobScheduleByName,
@@ -41,16 +43,23 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
   const all = { scope: "all" } as const;
   const large = { scope: { organizationId: "00000000-0000-7000-8000-000000000000" } } as const;
   const small = { scope: { organizationId: "00000000-0000-7000-8000-0000000000c0" } } as const;
-  const [target] = await sql<Record<"job_id" | "dead_id" | "chatty_id" | "run_id" | "appended_id" | "key", string>[]>`
+  const [target] = await sql<
+    Record<"job_id" | "due_id" | "blocked_id" | "dead_id" | "chatty_id" | "run_id" | "appended_id" | "key", string>[]
+  >`
     select
       (select id from runledger.job_queue where idempotency_key is not null and status = 'SUCCEEDED' limit 1) as job_id,
       (select idempotency_key from runledger.job_queue where idempotency_key is not null limit 1) as key,
+      (
+        select id from runledger.job_queue where status = 'PENDING' order by priority, next_run_at limit 1
+      ) as due_id,
+      (select id from runledger.workflow_steps where status = 'BLOCKED' limit 1) as blocked_id,
       (select job_id from runledger.job_dead_letters limit 1) as dead_id,
       (select job_id from runledger.job_logs order by id desc limit 1) as chatty_id,
       (select id from runledger.workflow_runs where status = 'COMPLETED_WITH_ERRORS' limit 1) as run_id,
       (select run_id from runledger.workflow_run_mutations limit 1) as appended_id`;
   if (target === undefined) throw new Error("The database is empty.");
   const { job_id: jobId, dead_id: deadId, chatty_id: chattyId, run_id: runId, appended_id: appendedId, key } = target;
+  const { due_id: dueId, blocked_id: blockedId } = target;
   const day = 86_400_000;
   const ago = (days: number) => new Date(Date.now() - days * day);
   const secondPage = async <Item>(list: (cursor: { readonly cursor?: string }) => Promise<Page<Item>>) => {
@@ -68,6 +77,10 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
   return [
     { name: "getJob", call: () => getJob(sql, jobId, all) },
     { name: "getJobLineage", call: () => getJobLineage(sql, jobId, all) },
+    { name: "explainJob, due", call: () => explainJob(sql, dueId, all) },
+    { name: "explainJob, dead-lettered", call: () => explainJob(sql, deadId, all) },
+    { name: "explainJob, blocked", call: () => explainJob(sql, blockedId, all) },
+    { name: "explainWorkflowRun", call: () => explainWorkflowRun(sql, runId, all) },
     ...jobs("all", {}),
     ...jobs("SUCCEEDED", { status: "SUCCEEDED" }),
     ...jobs("PENDING", { status: "PENDING" }),
