@@ -87,7 +87,7 @@ Deno.test("what JSON would change in silence is refused with its path", () => {
     [new Uint8Array(2), "$ Uint8Array has no JSON form"],
     [Promise.resolve(1), "$ Promise has no JSON form"],
     [Object(1), "$ Number has no JSON form"],
-    [new Headers(), "$ Headers has no JSON form"],
+    [new TextEncoder(), "$ TextEncoder has no JSON form"],
     [JSON.parse('{"a": {"__proto__": 1}}'), "$.a a key must not be __proto__"],
     [circle, "$.list[0].back it must not contain itself"],
     [{ toJSON: () => undefined }, "$ undefined has no JSON form here; use null"],
