@@ -97,7 +97,7 @@ async function listenOnClient(pool: ListeningPool, channel: string, options: Lis
     throw error;
   }
   // The session of a client that listened is not for others: it is closed.
-  return { unlisten: async () => end(true) };
+  return { unlisten: () => Promise.resolve(end(true)) };
 }
 
 interface ListeningPostgresJs {

@@ -18,7 +18,7 @@ import type { Queryable } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import pg from "pg";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { openTestDatabase } from "./support/database.ts";
 import { sharedPGlite } from "./support/drivers.ts";
 import { countdown, endedJobs, faultyDatabase, startWorker } from "./support/worker_harness.ts";
