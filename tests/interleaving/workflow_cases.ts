@@ -255,6 +255,7 @@ export const OPPOSED_WORKFLOW_CASES: readonly (readonly [WorkflowState, ...(read
   ["running", LOG_AND_SETTLE, named("append"), SETTLE_LATE],
   ["running", CANCEL_SIBLING, named("settle both, reversed"), named("log, reversed")],
   ["running", PROGRESS_SIBLING, named("settle both, reversed"), named("log, reversed")],
+  ["running", named("progress"), named("release, reversed"), named("log, reversed")],
   ["canceled", PROGRESS_SIBLING, named("release, reversed"), named("retention")],
   [
     "none",

@@ -254,7 +254,7 @@ export const WORKFLOW_MUTANTS: readonly WorkflowMutant[] = [
     from: "or overdue.workflow_run_id in (select runs.id from runs)",
     to: "or true",
   }),
-  mutant("log: jobs locked in the order given", "workflow interleaving ^progress of sibling$", {
+  mutant("log: jobs locked in the order given", "workflow interleaving ^progress$", {
     file: "postgres/job_logs.ts",
     from: "order by input.job_id, input.ord",
     to: "order by input.ord",
