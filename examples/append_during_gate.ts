@@ -11,11 +11,11 @@ import { defineJob, WorkflowDagBuilder, WorkflowStepEnqueueBuilder } from "@runl
 import {
   appendWorkflowSteps,
   completeExternalStep,
+  drawWorkflowRun,
   enqueueWorkflowRun,
   listWorkflowRunMutations,
 } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
-import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
 import { waitForRun } from "./support/workflow.ts";
@@ -70,10 +70,10 @@ await using _supervisor = new Supervisor(sql, {
 });
 
 const { runId } = await enqueueWorkflowRun(sql, run);
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));
 const { status } = await waitForRun(sql, runId);
 console.log(`the run is ${status}`);
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));
 for (const { mutationKey, metadata } of (await listWorkflowRunMutations(sql, runId, { scope: "global" })).items) {
   console.log(`  mutation ${mutationKey}: ${JSON.stringify(metadata)}`);
 }

@@ -6,9 +6,9 @@
  * @module
  */
 
+import { drawWorkflowRun } from "@runledger/postgres";
 import { TERMINAL_JOB_STATUSES } from "@runledger/core";
 import { consoleLogger, shutdownSignal, Supervisor } from "@runledger/runtime";
-import { drawWorkflowRun } from "@runledger/test-support";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import type postgres from "postgres";
@@ -74,7 +74,7 @@ async function runDemo(signal: AbortSignal): Promise<number> {
   screen.write(`\n${renderSummary(summary)}\n`);
   if (invoice.runId !== undefined) {
     screen.write(`\nselect * from runledger.workflow_step_runs\n${await renderStepRuns(sql, invoice.runId)}\n`);
-    screen.write(`\n${await drawWorkflowRun(sql, invoice.runId)}\n`);
+    screen.write(`\n${await drawWorkflowRun(sql, invoice.runId, { scope: "all" })}\n`);
   }
   return 0;
 }

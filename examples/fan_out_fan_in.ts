@@ -8,9 +8,13 @@
 
 import { defineJob, WorkflowDagBuilder } from "@runledger/core";
 import type { AnyWorkflowGraph } from "@runledger/core";
-import { enqueueWorkflowRun, getWorkflowResult, WORKFLOW_RUN_ENDED_CHANNEL } from "@runledger/postgres";
+import {
+  drawWorkflowRun,
+  enqueueWorkflowRun,
+  getWorkflowResult,
+  WORKFLOW_RUN_ENDED_CHANNEL,
+} from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
-import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
 
@@ -76,5 +80,5 @@ const result = await getWorkflowResult(sql, runId, {
   timeoutMs: 30_000,
   listen: async (wake) => (await sql.listen(WORKFLOW_RUN_ENDED_CHANNEL, wake)).unlisten,
 });
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));
 console.log(`result: ${JSON.stringify(result)}`);

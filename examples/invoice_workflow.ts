@@ -8,9 +8,8 @@
 
 import { defineJob, WorkflowDagBuilder } from "@runledger/core";
 import type { WorkflowPrerequisites } from "@runledger/core";
-import { completeExternalStep, enqueueWorkflowRun } from "@runledger/postgres";
+import { completeExternalStep, drawWorkflowRun, enqueueWorkflowRun } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
-import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
 import { waitForRun } from "./support/workflow.ts";
@@ -71,11 +70,11 @@ await using _supervisor = new Supervisor(sql, {
 
 // Nothing is left to do but the gate: the run says so.
 await waitForRun(sql, runId, ({ openCount, waitingCount }) => waitingCount === 1 && openCount === 1);
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));
 
 // A webhook or a person completes the gate, once. What it gives goes to the steps behind it.
 const approved = { scope: "global", completion: { status: "SUCCEEDED", output: { by: "grace" } } } as const;
 await completeExternalStep(sql, runId, "approval", approved);
 const { status } = await waitForRun(sql, runId);
 console.log(`the run is ${status}`);
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));

@@ -8,9 +8,8 @@
  */
 
 import { defineJob, JobFailure, WorkflowDagBuilder } from "@runledger/core";
-import { enqueueWorkflowRun, getWorkflowRun, recoverWorkflowRun } from "@runledger/postgres";
+import { drawWorkflowRun, enqueueWorkflowRun, getWorkflowRun, recoverWorkflowRun } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
-import { drawWorkflowRun } from "@runledger/test-support";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
 import { waitForRun } from "./support/workflow.ts";
@@ -62,7 +61,7 @@ const run = new WorkflowDagBuilder("order.fulfil")
 const { runId } = await enqueueWorkflowRun(sql, run);
 const failed = await waitForRun(sql, runId);
 console.log(`first run: ${failed.status}`);
-console.log(await drawWorkflowRun(sql, runId));
+console.log(await drawWorkflowRun(sql, runId, { scope: "all" }));
 
 isCarrierDown = false;
 const recovery = { scope: "global", recoveryKey: "carrier is back", mode: "RESUME" } as const;
@@ -71,7 +70,7 @@ console.log(`two recoveries at once: ${both.map(({ disposition }) => disposition
 const resumed = both[0].runId;
 const { status } = await waitForRun(sql, resumed);
 console.log(`second run: ${status}`);
-console.log(await drawWorkflowRun(sql, resumed));
+console.log(await drawWorkflowRun(sql, resumed, { scope: "all" }));
 const { recoveryOfRunId } = await getWorkflowRun(sql, resumed, { scope: "global" }) ?? {};
 console.log(
   `it recovers the first: ${recoveryOfRunId === runId}; reserve ran ${runs["reserve"]}x, ship ${runs["ship"]}x`,

@@ -126,6 +126,10 @@ export type {
 export { formatDuration, formatJobExplanation, formatWorkflowRunExplanation } from "./explanation_text.ts";
 export { readJobMetrics } from "./job_metrics.ts";
 export type { JobMetrics, JobMetricsOptions, Percentiles } from "./job_metrics.ts";
+export { listActiveWorkers } from "./workers.ts";
+export type { ActiveWorker } from "./workers.ts";
+export { examineDatabase } from "./doctor.ts";
+export type { ExamineDatabaseOptions, HealthCode, HealthFinding } from "./doctor.ts";
 export type { Scope } from "./scope.ts";
 
 // Workflows
@@ -151,6 +155,8 @@ export { countWorkflowRuns, getWorkflowRun, listWorkflowRuns } from "./workflow_
 export type { ListWorkflowRunsOptions, WorkflowRun, WorkflowRunFilter } from "./workflow_runs.ts";
 export { listWorkflowStepDependencies, listWorkflowSteps } from "./workflow_steps.ts";
 export type { ListWorkflowStepsOptions, WorkflowStep, WorkflowStepDependency } from "./workflow_steps.ts";
+export { drawWorkflowRun } from "./run_drawing.ts";
+export type { DrawWorkflowRunOptions } from "./run_drawing.ts";
 export { listWorkflowRunMutations } from "./workflow_run_mutations.ts";
 export type { WorkflowRunMutation } from "./workflow_run_mutations.ts";
 export { getWorkflowResult, WORKFLOW_RUN_ENDED_CHANNEL } from "./workflow_result.ts";

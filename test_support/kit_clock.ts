@@ -11,7 +11,7 @@
 import { listJobSchedules, nextScheduleFires, setJobScheduleNextFireAt } from "@runledger/postgres";
 import type { JobSchedule, Queryable } from "@runledger/postgres";
 import { askDatabase } from "./kit_statement.ts";
-import { readAll } from "./run_drawing.ts";
+import { readAll } from "./whole_lists.ts";
 
 /** How far away everything that waits is kept while the kit runs jobs, in milliseconds: no step of it takes a day. */
 const GUARD_MS = 86_400_000;

@@ -17,7 +17,6 @@ export type { TestJobOutput } from "./test_job.ts";
 export { TestRun } from "./test_run.ts";
 export type { TestStepKey } from "./test_run.ts";
 export type { ExpectedEvent, LedgerExpectation } from "./ledger_text.ts";
-export { drawWorkflowRun } from "./run_drawing.ts";
 export type { InProcessDatabase } from "./pglite_database.ts";
 
 // A database for a test

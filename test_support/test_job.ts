@@ -11,7 +11,7 @@ import type { Job, Queryable } from "@runledger/postgres";
 import { AssertionError } from "node:assert";
 import { compareLedger, eventLine, holds } from "./ledger_text.ts";
 import type { LedgerExpectation } from "./ledger_text.ts";
-import { readAll } from "./run_drawing.ts";
+import { readAll } from "./whole_lists.ts";
 
 /** What a job gives, as far as the compiler knows. */
 export type TestJobOutput<Output> = unknown extends Output ? JsonValue : Exclude<Output, void | undefined>;

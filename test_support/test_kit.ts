@@ -9,7 +9,7 @@ import { enqueueJob, enqueueWorkflowRun, listJobs, listWorkflowRuns } from "@run
 import type { Job, JobFilter, Queryable, WorkflowRun, WorkflowRunFilter } from "@runledger/postgres";
 import type { FaultOptions } from "./attempt_faults.ts";
 import type { IdleReport, KitEngine, RunAttempt, RunOptions } from "./kit_engine.ts";
-import { readAll } from "./run_drawing.ts";
+import { readAll } from "./whole_lists.ts";
 import { TestJob } from "./test_job.ts";
 import { TestRun } from "./test_run.ts";
 

@@ -6,10 +6,10 @@
 
 import { RunledgerError } from "@runledger/core";
 import type { KnownStepOutput, WorkflowRunStatus, WorkflowStepStatus } from "@runledger/core";
-import { completeExternalStep, getWorkflowRun } from "@runledger/postgres";
+import { completeExternalStep, drawWorkflowRun, getWorkflowRun } from "@runledger/postgres";
 import type { GateCompletion, Queryable, WorkflowRun, WorkflowStep } from "@runledger/postgres";
 import { AssertionError } from "node:assert";
-import { drawWorkflowRun, readWorkflowSteps } from "./run_drawing.ts";
+import { readWorkflowSteps } from "./whole_lists.ts";
 import { TestJob } from "./test_job.ts";
 
 /** A key of a step: those that the compiler knows, else any text. */
@@ -137,7 +137,7 @@ export class TestRun<Graph = unknown> {
    * @throws {RunledgerError} `db.*` codes.
    */
   async draw(): Promise<string> {
-    return await drawWorkflowRun(this.#db, this.runId);
+    return await drawWorkflowRun(this.#db, this.runId, { scope: "all" });
   }
 
   async #step(stepKey: string): Promise<WorkflowStep> {

@@ -676,6 +676,7 @@ const ATTACKS: readonly Attack[] = [
   ...[
     "getWorkflowRun",
     "explainWorkflowRun",
+    "drawWorkflowRun",
     "listWorkflowSteps",
     "listWorkflowStepDependencies",
     "listWorkflowRunMutations",

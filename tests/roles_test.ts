@@ -365,6 +365,18 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ["owner", "operator"],
     call: async (db, admin) => runledger.getWorkflowRunLineage(db, await runOf(admin), ALL),
   },
+  examineDatabase: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.examineDatabase(db),
+  },
+  listActiveWorkers: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.listActiveWorkers(db, ALL),
+  },
+  drawWorkflowRun: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => assert.match(await runledger.drawWorkflowRun(db, await runOf(admin), ALL), /gate/),
+  },
   explainJob: {
     may: ["owner", "operator"],
     call: async (db, admin) => {

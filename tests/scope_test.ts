@@ -36,6 +36,7 @@ const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
   listWorkflowSteps: (db, id, scope) => runledger.listWorkflowSteps(db, id, { scope }),
   listWorkflowStepDependencies: (db, id, scope) => runledger.listWorkflowStepDependencies(db, id, { scope }),
   listWorkflowRunMutations: (db, id, scope) => runledger.listWorkflowRunMutations(db, id, { scope }),
+  drawWorkflowRun: (db, id, scope) => runledger.drawWorkflowRun(db, id, { scope }),
   getWorkflowRunLineage: (db, id, scope) => runledger.getWorkflowRunLineage(db, id, { scope }),
   explainWorkflowRun: (db, id, scope) => runledger.explainWorkflowRun(db, id, { scope }),
   getWorkflowResult: (db, id, scope) => runledger.getWorkflowResult(db, id, { scope }),
@@ -114,6 +115,13 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
     }
     return ids;
   },
+  // As many jobs as are held.
+  listActiveWorkers: async (db, scope) => {
+    const workers = await runledger.listActiveWorkers(db, { scope });
+    const { items } = await runledger.listJobs(db, { scope, status: "LEASED", limit: 1000 });
+    assert.equal(workers.reduce((sum, { leasedCount }) => sum + leasedCount, 0), items.length);
+    return items.map(({ jobId }) => jobId);
+  },
   requeueDeadLetters: (db, scope) => runledger.requeueDeadLetters(db, { scope, limit: 2 }),
   listJobSchedules: async (db, scope) =>
     (await runledger.listJobSchedules(db, { scope, limit: 1000 })).items.map(({ scheduleId }) => scheduleId),
@@ -155,6 +163,7 @@ const UNSCOPED: Readonly<Record<string, string>> = {
   assertJobSchedule: "no database",
   nextScheduleFires: "no database",
   formatJobExplanation: "no database",
+  examineDatabase: "the schema and the server belong to nobody",
   formatWorkflowRunExplanation: "no database",
   formatDuration: "no database",
   upsertJobSchedule: "the schedule names its organization, which is trusted input; names are unique across them",
