@@ -9,6 +9,7 @@ import process from "node:process";
 const BENCHMARKS: Readonly<Record<string, () => Promise<{ main(args: readonly string[]): Promise<void> }>>> = {
   operators: () => import("./operators.ts"),
   queue: () => import("./queue.ts"),
+  worker: () => import("./worker.ts"),
   workflow: () => import("./workflow.ts"),
 };
 

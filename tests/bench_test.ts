@@ -35,3 +35,30 @@ for (const [name, lines] of Object.entries(BENCHMARKS)) {
     }
   });
 }
+
+Deno.test("the worker benchmark drains, times and watches each of its systems", async () => {
+  const { url } = await openTestServer();
+  const folder = await mkdtemp(join(tmpdir(), "runledger-bench-test-"));
+  try {
+    const report = join(folder, "worker.json");
+    const main = new URL("../bench/main.ts", import.meta.url).href;
+    await promisify(execFile)(Deno.execPath(), ["run", "-A", main, "worker", "--quick", "--json", report], {
+      env: { ...Deno.env.toObject(), DATABASE_URL: url },
+    });
+    const { figures, latencies, heapBytes } = JSON.parse(await readFile(report, "utf8")) as {
+      readonly figures: readonly { readonly name: string; readonly ratio: number; readonly walBytes: number }[];
+      readonly latencies: readonly { readonly idle: { readonly count: number; readonly p99: number } }[];
+      readonly heapBytes: readonly number[];
+    };
+    assert.equal(figures.length, 10);
+    for (const { name, ratio, walBytes } of figures) {
+      assert(ratio > 0 && Number.isFinite(ratio), name);
+      assert(walBytes > 0, name);
+    }
+    assert.equal(latencies.length, 3);
+    for (const { idle } of latencies) assert(idle.count === 3 && Number.isFinite(idle.p99));
+    assert.equal(heapBytes.length, 10);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});
