@@ -50,6 +50,9 @@ const QUEUE = "noop";
 /** Connections of a worker process, of whichever system. */
 const POOL_SIZE = 10;
 
+/** Connections of whoever enqueues: single jobs at a steady rate must not wait for one another. */
+const PRODUCER_POOL_SIZE = 4;
+
 const definition = defineJob({ type: QUEUE, payload: z.object({ sentAt: z.number() }) });
 
 function runledger(config: Partial<JobsConfig>): System {
@@ -67,7 +70,7 @@ function runledger(config: Partial<JobsConfig>): System {
       await upsertJobDefinitions(sql.pool, [{ type: QUEUE, ...settings }]);
     },
     openProducer: (url) => {
-      const sql = postgres(url, { max: 1, onnotice: () => {} });
+      const sql = postgres(url, { max: PRODUCER_POOL_SIZE, onnotice: () => {} });
       return Promise.resolve({
         enqueue: async (payloads) => {
           await enqueueJobs(sql, payloads.map((payload) => ({ jobType: QUEUE, payload })));
@@ -101,7 +104,7 @@ const ceiling: System = {
     await createCeiling(sql.pool);
   },
   openProducer: (url) => {
-    const sql = postgres(url, { max: 1, onnotice: () => {} });
+    const sql = postgres(url, { max: PRODUCER_POOL_SIZE, onnotice: () => {} });
     return Promise.resolve({ enqueue: (payloads) => enqueueAtCeiling(sql, payloads), close: () => sql.end() });
   },
   startWorker: (url) => {
@@ -137,7 +140,7 @@ function graphile(mode: "batched" | "plain"): System {
       await utils.release();
     },
     openProducer: async (url) => {
-      const utils = await makeWorkerUtils({ connectionString: url, logger });
+      const utils = await makeWorkerUtils({ connectionString: url, logger, maxPoolSize: PRODUCER_POOL_SIZE });
       return {
         enqueue: async (payloads) => {
           await utils.addJobs(payloads.map((payload) => ({ identifier: QUEUE, payload })));
@@ -173,7 +176,7 @@ function pgBoss(mode: "batched" | "notify"): System {
   const open = async (url: string, isWorker: boolean) => {
     const boss = new PgBoss({
       connectionString: url,
-      max: isWorker ? POOL_SIZE : 1,
+      max: isWorker ? POOL_SIZE : PRODUCER_POOL_SIZE,
       supervise: false,
       schedule: false,
       useListenNotify: isWorker && mode === "notify",
