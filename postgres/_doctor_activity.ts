@@ -126,14 +126,15 @@ const PROBE = "select pg_notify($1::text, '')";
 
 /** Examines whether a notification arrives, if the handle can listen. */
 export async function listenFindings(db: Queryable, limits: HealthLimits): Promise<readonly HealthFinding[]> {
-  const heard = Promise.withResolvers<boolean>();
-  const listener = await listenTo(db, PROBE_CHANNEL, { onNotify: () => heard.resolve(true) });
+  let hear: (isHeard: boolean) => void = () => {};
+  const heard = new Promise<boolean>((resolve) => hear = resolve);
+  const listener = await listenTo(db, PROBE_CHANNEL, { onNotify: () => hear(true) });
   if (listener === undefined) return [];
   let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     await runStatement(db, PROBE, [PROBE_CHANNEL], { write: true });
-    timer = setTimeout(() => heard.resolve(false), limits.listenTimeoutMs);
-    if (await heard.promise) return [];
+    timer = setTimeout(() => hear(false), limits.listenTimeoutMs);
+    if (await heard) return [];
   } finally {
     clearTimeout(timer);
     await listener.unlisten();
