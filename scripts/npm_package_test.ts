@@ -9,12 +9,8 @@ const WORKSPACE = { members: [CORE], pins: { zod: "4.6.7" } };
 
 Deno.test("npm packages: every published package of this workspace has the version of the others, and the front door none", async () => {
   const { members, pins } = await readWorkspace(ROOT);
-  assert.deepEqual(members.map(({ name }) => name), [
-    "@runledger/core",
-    "@runledger/postgres",
-    "@runledger/runtime",
-    "@runledger/test-support",
-  ]);
+  const names = members.map(({ name }) => name);
+  for (const name of ["core", "postgres", "runtime", "test-support"]) assert.ok(names.includes(`@runledger/${name}`));
   assert.equal(new Set(members.map(({ version }) => version)).size, 1);
   assert.match(pins["zod"] ?? "", /^\d/);
 });
@@ -39,8 +35,10 @@ Deno.test("npm packages: dependencies are what is imported, from the workspace o
 
 Deno.test("npm packages: drivers are brought by the application, if it wants one", () => {
   const postgres = { ...CORE, name: "@runledger/postgres" };
-  const manifest = npmManifest(postgres, WORKSPACE, { description: "", imports: [], repository: "owner/name" });
-  assert.deepEqual(Object.keys(manifest.peerDependencies ?? {}), ["@electric-sql/pglite", "pg", "postgres"]);
+  const pins = { "@electric-sql/pglite": "0.5.16", pg: "8.23.1", postgres: "3.4.9" };
+  const facts = { description: "", imports: [], repository: "owner/name" };
+  const manifest = npmManifest(postgres, { members: [CORE], pins }, facts);
+  assert.deepEqual(manifest.peerDependencies, { "@electric-sql/pglite": "^0.5.16", pg: "^8.23.1", postgres: "^3.4.9" });
   assert.deepEqual(Object.keys(manifest.peerDependenciesMeta ?? {}), Object.keys(manifest.peerDependencies ?? {}));
   assert.equal(manifest.repository?.directory, "core");
 });

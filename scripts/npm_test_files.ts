@@ -6,11 +6,12 @@
  */
 
 import { existsSync, statSync } from "node:fs";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 // Not in the import map, which every task fetches whole.
 import ts from "npm:typescript@6.0.3";
+import { importedPackages } from "./npm_package.ts";
 import type { PublishedMember } from "./npm_package.ts";
 
 /** Where tests come from and go to. */
@@ -19,6 +20,8 @@ export interface TestLayout {
   readonly root: string;
   /** The folder with the `node_modules` that the packages are in. */
   readonly target: string;
+  /** The folder that the packages were built in. */
+  readonly built: string;
   /** The packages. */
   readonly members: readonly PublishedMember[];
 }
@@ -42,25 +45,37 @@ export async function findTestFiles(root: string, folders: readonly string[]): P
   return found;
 }
 
+/** The tests as they are run. */
+export interface CompiledTests {
+  /** The text of each module, by the path that it goes to. */
+  readonly modules: ReadonlyMap<string, string>;
+  /** The npm packages that they import. */
+  readonly imported: readonly string[];
+}
+
 /**
- * Writes modules for Node, and all that they import or start.
+ * Compiles modules for Node, and all that they import or start.
  *
  * @param layout Where from and where to.
  * @param paths Paths from the workspace's folder.
+ * @returns The modules. They may be written when the packages are installed, which deletes what it does not know.
  */
-export async function writeTestFiles(layout: TestLayout, paths: readonly string[]): Promise<void> {
-  const written = new Set<string>();
+export async function compileTestFiles(layout: TestLayout, paths: readonly string[]): Promise<CompiledTests> {
+  const modules = new Map<string, string>();
+  const specifiers: string[] = [];
   const waiting = [...paths, SHIM];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
-    if (written.has(path)) continue;
-    written.add(path);
-    const { text, references } = transpile(layout, path, await readFile(join(layout.root, path), "utf8"));
     const target = targetOf(layout, path);
-    await mkdir(dirname(target), { recursive: true });
-    await writeFile(target, text);
-    // What the package was built from is there already: it must not be written over.
-    waiting.push(...references.filter((reference) => !existsSync(targetOf(layout, reference)) || isTest(reference)));
+    if (modules.has(target)) continue;
+    const { text, references } = transpile(layout, path, await readFile(join(layout.root, path), "utf8"));
+    modules.set(target, text);
+    specifiers.push(...ts.preProcessFile(text, true, true).importedFiles.map(({ fileName }) => fileName));
+    // What is in a package is there already: it must not be written over.
+    waiting.push(
+      ...references.filter((reference) => !existsSync(join(layout.built, reference.replace(/\.ts$/, ".js")))),
+    );
   }
+  return { modules, imported: importedPackages(specifiers) };
 }
 
 /** Where a module of the workspace is, or goes. */
@@ -68,10 +83,6 @@ export function targetOf({ target, members }: TestLayout, path: string): string 
   const member = members.find(({ folder }) => path.startsWith(`${folder}/`));
   const place = member === undefined ? path : `node_modules/${member.name}/${path.slice(member.folder.length + 1)}`;
   return join(target, place.replace(/\.ts$/, ".js"));
-}
-
-function isTest(path: string): boolean {
-  return path.startsWith("tests/") || path.endsWith("_test.ts");
 }
 
 /** Makes one module. Its references are those files of the workspace that it names by a path from itself. */

@@ -30,6 +30,7 @@ async function runGates(withTests: boolean): Promise<number> {
     { name: "error docs", args: ["run", "--allow-read", "scripts/write_error_docs.ts", "--check"] },
     { name: "front door", args: ["run", "--allow-all", "scripts/write_front_door.ts", "--check"] },
     { name: "docs code", args: ["task", "docs:check"] },
+    { name: "npm build", args: ["run", "--allow-all", "scripts/build_npm.ts"] },
     { name: "publish", args: ["publish", "--dry-run", "--allow-dirty"] },
     ...(withTests ? [{ name: "tests", args: ["run", "--allow-all", "scripts/run_tests.ts"] }] : []),
   ];

@@ -8,9 +8,9 @@
  */
 
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { createEphemeralDatabase, openTestServer, removeAbandonedTestServers } from "../test_support/mod.ts";
@@ -18,7 +18,7 @@ import { buildNpm, packNpm } from "./build_npm.ts";
 import { compileConsumer, CONSUMER_TOOLS, findRuntime, installConsumer, programOf, stopAfter } from "./npm_consumer.ts";
 import type { NpmRuntime } from "./npm_consumer.ts";
 import { readWorkspace } from "./npm_package.ts";
-import { findTestFiles, targetOf, writeTestFiles } from "./npm_test_files.ts";
+import { compileTestFiles, findTestFiles, targetOf } from "./npm_test_files.ts";
 import type { TestLayout } from "./npm_test_files.ts";
 import { renderTestTotals } from "./test_totals.ts";
 
@@ -52,8 +52,14 @@ const MAIN_FILES = [
   /^tests\/worker_(outage|shutdown|transaction|wake)_test/,
 ];
 
-/** Tests of other files that are about Deno. */
-const LEFT_OUT_NAMES = "Deno process";
+/**
+ * Tests of other files that are left out: one is about Deno, and one cuts connections until, in one of twelve runs on Node,
+ * postgres.js never answers a statement that was under way (docs/faults.md).
+ */
+const LEFT_OUT_NAMES = "Deno process|all connections are cut again and again";
+
+/** What tests load by a name that is computed. */
+const OPTIONAL_PACKAGES = ["@electric-sql/pglite@0.5.16"];
 
 /** Tests wait for the database and for time more than they compute. */
 const FILES_AT_ONCE = 3;
@@ -78,12 +84,16 @@ async function testNpm(names: readonly string[]): Promise<number> {
     const { members, pins } = await readWorkspace(ROOT);
     const target = fileURLToPath(new URL("npm", ROOT));
     const tarballs = await packNpm(await buildNpm(ROOT, target), target);
-    const libraries = Object.entries(pins).map(([name, version]) => `${name}@${version}`);
-    await installConsumer(folder, [...tarballs, ...libraries, ...CONSUMER_TOOLS]);
     const files = (await findTestFiles(fileURLToPath(ROOT), TEST_FOLDERS))
       .filter((path) => !LEFT_OUT.some(([pattern]) => pattern.test(path)));
-    const layout = { root: fileURLToPath(ROOT).replace(/\/$/, ""), target: folder, members };
-    await writeTestFiles(layout, [...files, "tests/node/run_test_file.ts"]);
+    const layout = { root: fileURLToPath(ROOT).replace(/\/$/, ""), target: folder, built: target, members };
+    const { modules, imported } = await compileTestFiles(layout, [...files, "tests/node/run_test_file.ts"]);
+    const libraries = imported.flatMap((name) => pins[name] === undefined ? [] : [`${name}@${pins[name]}`]);
+    await installConsumer(folder, [...tarballs, ...libraries, ...OPTIONAL_PACKAGES, ...CONSUMER_TOOLS]);
+    for (const [path, text] of modules) {
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, text);
+    }
     await using server = await openTestServer({ run: `npm-${process.pid}`, ownerPid: process.pid });
     const run: Run = { layout, files, databaseUrl: server.url, passed: 0, failed: 0 };
     await testTypes(run);
