@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { emitPackages } from "./npm_emit.ts";
 import type { EmittedFile } from "./npm_emit.ts";
-import { firstSentence, importedPackages, npmManifest, readWorkspace } from "./npm_package.ts";
+import { firstSentence, importedPackages, npmExports, npmManifest, readWorkspace } from "./npm_package.ts";
 import type { NpmManifest, PublishedMember } from "./npm_package.ts";
 
 /** A package that was built. */
@@ -56,9 +56,11 @@ export async function buildNpm(root: URL, target: string): Promise<readonly NpmP
     const folder = join(target, member.folder);
     const own = files.filter((file) => file.folder === member.folder);
     const repository = Deno.env.get("GITHUB_REPOSITORY");
+    const program = await findProgram(folder, member);
     const manifest = npmManifest(member, workspace, {
       description: firstSentence(await readFile(new URL(`${member.folder}/README.md`, root), "utf8")),
       imports: importedPackages(own.flatMap(({ imports }) => imports)),
+      ...(program === undefined ? {} : { program }),
       ...(repository === undefined ? {} : { repository }),
     });
     await writeFile(join(folder, "package.json"), JSON.stringify(manifest, null, 2) + "\n");
@@ -68,6 +70,13 @@ export async function buildNpm(root: URL, target: string): Promise<readonly NpmP
     packages.push({ folder, manifest });
   }
   return packages;
+}
+
+async function findProgram(folder: string, member: PublishedMember): Promise<string | undefined> {
+  for (const { default: path } of Object.values(npmExports(member.exports))) {
+    if ((await readFile(join(folder, path), "utf8")).startsWith("#!")) return path.slice(2);
+  }
+  return undefined;
 }
 
 /** What a mistake in the build would break at the user's first import. */

@@ -34,6 +34,8 @@ export interface ManifestFacts {
   readonly description: string;
   /** The packages that its modules and declarations import. */
   readonly imports: readonly string[];
+  /** The module that is a program, if one of its entry points is: it begins with `#!`. */
+  readonly program?: string;
   /** Where the sources are, as `owner/name`; needed for a provenance statement. */
   readonly repository?: string;
 }
@@ -64,6 +66,8 @@ export interface NpmManifest {
   readonly engines: { readonly node: string };
   /** The entry points. */
   readonly exports: Readonly<Record<string, EntryConditions>>;
+  /** The program, under the name of the scope. */
+  readonly bin?: Readonly<Record<string, string>>;
   /** Packages that come along. */
   readonly dependencies?: Readonly<Record<string, string>>;
   /** Packages that the application brings, if it wants to. */
@@ -164,6 +168,7 @@ export function npmManifest(member: PublishedMember, workspace: Workspace, facts
     sideEffects: false,
     engines: ENGINES,
     exports: npmExports(member.exports),
+    ...(facts.program === undefined ? {} : { bin: { [member.name.replace(/^@|\/.*$/g, "")]: facts.program } }),
     ...(names.length === 0 ? {} : { dependencies: Object.fromEntries(dependencies) }),
     ...(peers.length === 0 ? {} : {
       peerDependencies: Object.fromEntries(peers.map((name) => [name, peerRange(member, workspace, name)])),

@@ -43,6 +43,15 @@ Deno.test("npm packages: drivers are brought by the application, if it wants one
   assert.equal(manifest.repository?.directory, "core");
 });
 
+Deno.test("npm packages: a program is called as the scope is", () => {
+  const manifest = npmManifest({ ...CORE, name: "@x/cli" }, WORKSPACE, {
+    description: "",
+    imports: [],
+    program: "main.js",
+  });
+  assert.deepEqual(manifest.bin, { x: "main.js" });
+});
+
 Deno.test("npm packages: imports are told by package, without builtins and neighbours", () => {
   const specifiers = ["./a.js", "../b.js", "node:path", "zod", "zod/v4", "@x/core", "@x/core/enqueue"];
   assert.deepEqual(importedPackages(specifiers), ["zod", "@x/core"]);
