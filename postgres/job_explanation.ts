@@ -177,7 +177,7 @@ export type JobVerdict =
     readonly unsatisfied: readonly UnsatisfiedPrerequisite[];
   };
 
-const IN_SCOPE = (column: string) => `($2::text = 'all' or ${column} is not distinct from $3::uuid)`;
+const IN_SCOPE = (table: string) => `($2::text = 'all' or ${table}.organization_id is not distinct from $3::uuid)`;
 
 // What ended attempts or put the job back, of its newest 10,000 events: progress may be most of them.
 // index: workflow_steps_pkey, job_queue_pkey, workflow_runs_pkey, job_definitions_pkey, job_events_pkey.
@@ -208,9 +208,9 @@ select
     ) as story
   )::text as story
 from (select $1::uuid as id) as asked
-left join runledger.job_queue as job on job.id = asked.id and ${IN_SCOPE("job.organization_id")}
-left join runledger.workflow_steps as step on step.id = asked.id and ${IN_SCOPE("step.organization_id")}
-left join runledger.workflow_runs as run on run.id = step.run_id and ${IN_SCOPE("run.organization_id")}
+left join runledger.job_queue as job on job.id = asked.id and ${IN_SCOPE("job")}
+left join runledger.workflow_steps as step on step.id = asked.id and ${IN_SCOPE("step")}
+left join runledger.workflow_runs as run on run.id = step.run_id and ${IN_SCOPE("run")}
 left join runledger.job_definitions as definition on definition.job_type = coalesce(job.job_type, step.job_type)
 left join runledger.job_dead_letters as letter on letter.job_id = job.id
 where job.id is not null
@@ -225,7 +225,7 @@ with ahead as (
   select
     count(*) filter (
       where seen.next_run_at <= statement_timestamp()
-        and ${IN_SCOPE("seen.organization_id")}
+        and ${IN_SCOPE("seen")}
         and (seen.priority > own.priority or (seen.next_run_at, seen.id) < (own.next_run_at, own.id))
     ) as jobs,
     count(*) < 10000 as is_complete
@@ -251,7 +251,7 @@ lease as materialized (
     limit 10000
   ) as held
   where held.job_type = $4::text
-    and ${IN_SCOPE("held.organization_id")}
+    and ${IN_SCOPE("held")}
 ),
 ended as materialized (
   select latest.id, latest.job_type, latest.organization_id, latest.finished_at, latest.place
@@ -284,7 +284,7 @@ candidate as (
     select ended.id
     from ended
     where ended.job_type = $4::text
-      and ${IN_SCOPE("ended.organization_id")}
+      and ${IN_SCOPE("ended")}
     order by ended.finished_at desc
     limit 20
   )
@@ -300,7 +300,7 @@ candidate as (
       limit 1000
     ) as tried
     where tried.started_at is not null
-      and ${IN_SCOPE("tried.organization_id")}
+      and ${IN_SCOPE("tried")}
     order by tried.started_at desc
     limit 20
   )
