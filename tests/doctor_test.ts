@@ -197,19 +197,20 @@ Deno.test("the doctor finds a transaction that holds vacuum up", async () => {
 
 /** What a pooler in transaction mode makes of LISTEN: when the answer is back, the session has forgotten it. */
 function breakListen(pool: pg.Pool): void {
-  const connect = pool.connect.bind(pool);
-  pool.connect = async (callback?: unknown) => {
+  const { connect } = pool;
+  const connectBroken = async (...args: readonly unknown[]) => {
     // The pool itself, for a statement.
-    if (callback !== undefined) return connect(callback);
-    const client = await connect();
-    const query = client.query.bind(client);
-    client.query = async (text: string, values?: unknown[]) => {
-      const result = await query(text, values);
-      if (/^listen /i.test(text)) await query("unlisten *");
+    if (args[0] !== undefined) return Reflect.apply(connect, pool, args);
+    const client: pg.PoolClient = await Reflect.apply(connect, pool, []);
+    const { query } = client;
+    const queryBroken = async (...args: readonly unknown[]) => {
+      const result = await Reflect.apply(query, client, args);
+      if (/^listen /i.test(String(args[0]))) await Reflect.apply(query, client, ["unlisten *"]);
       return result;
     };
-    return client;
+    return Object.assign(client, { query: queryBroken });
   };
+  Object.assign(pool, { connect: connectBroken });
 }
 
 Deno.test("the doctor finds a pooler that breaks LISTEN, and none on a connection where it works", async () => {
