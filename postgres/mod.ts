@@ -128,6 +128,8 @@ export { readJobMetrics } from "./job_metrics.ts";
 export type { JobMetrics, JobMetricsOptions, Percentiles } from "./job_metrics.ts";
 export { listActiveWorkers } from "./workers.ts";
 export type { ActiveWorker } from "./workers.ts";
+export { readLedger } from "./ledger_feed.ts";
+export type { LedgerEntry, LedgerPiece, ReadLedgerOptions } from "./ledger_feed.ts";
 export { examineDatabase } from "./doctor.ts";
 export type { ExamineDatabaseOptions, HealthCode, HealthFinding } from "./doctor.ts";
 export type { Scope } from "./scope.ts";

@@ -369,6 +369,13 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ["owner", "operator"],
     call: (db) => runledger.examineDatabase(db),
   },
+  readLedger: {
+    may: ["owner", "operator"],
+    call: async (db) => {
+      const { position } = await runledger.readLedger(db, ALL);
+      await runledger.readLedger(db, { ...ALL, position });
+    },
+  },
   listActiveWorkers: {
     may: ["owner", "operator"],
     call: (db) => runledger.listActiveWorkers(db, ALL),

@@ -63,6 +63,9 @@ const ON_SCHEDULES: Readonly<Record<string, ScopedCall>> = {
   deleteJobSchedule: (db, name, scope) => runledger.deleteJobSchedule(db, name, { scope }),
 };
 
+/** Of the ledger: nothing was seen yet. */
+const FIRST_POSITION = encodeURIComponent(JSON.stringify(["ledger", "1:1:", null]));
+
 /** Functions over many rows. */
 const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readonly string[]>>> = {
   listDeadLetters: async (db, scope) =>
@@ -112,6 +115,15 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
       const { items } = await runledger.listWorkflowRuns(db, { scope, status, limit: 1000 });
       assert.equal((await runledger.countWorkflowRuns(db, { scope, status })).count, items.length);
       ids.push(...items.map(({ runId }) => runId));
+    }
+    return ids;
+  },
+  readLedger: async (db, scope) => {
+    const ids: string[] = [];
+    for (let piece = await runledger.readLedger(db, { scope, position: FIRST_POSITION }); ids.length < 10_000;) {
+      ids.push(...piece.entries.map(({ jobId }) => jobId));
+      if (!piece.hasMore) break;
+      piece = await runledger.readLedger(db, { scope, position: piece.position });
     }
     return ids;
   },

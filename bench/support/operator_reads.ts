@@ -31,6 +31,7 @@ import {
   listWorkflowStepDependencies,
   listWorkflowSteps,
   readJobMetrics,
+  readLedger,
 } from "@runledger/postgres";
 import type { Page } from "@runledger/postgres";
 import type postgres from "postgres";
@@ -84,6 +85,11 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
     { name: "explainJob, dead-lettered", call: () => explainJob(sql, deadId, all) },
     { name: "explainJob, blocked", call: () => explainJob(sql, blockedId, all) },
     { name: "explainWorkflowRun", call: () => explainWorkflowRun(sql, runId, all) },
+    { name: "readLedger, newest", call: () => readLedger(sql, all) },
+    {
+      name: "readLedger, on",
+      call: async () => readLedger(sql, { ...all, position: (await readLedger(sql, all)).position }),
+    },
     { name: "drawWorkflowRun", call: () => drawWorkflowRun(sql, runId, all) },
     { name: "listActiveWorkers", call: () => listActiveWorkers(sql, all) },
     { name: "examineDatabase", call: () => examineDatabase(sql, { listenTimeoutMs: 100 }) },
