@@ -243,7 +243,7 @@ order by job.made_at`;
 /** The ledger follows from the jobs. */
 const EVENTS = `
 insert into runledger.job_events (
-  job_id, seq, run_number, attempt, event_type, stage, occurred_at, progress_done, progress_total, payload
+  job_id, seq, run_number, attempt, event_type, stage, occurred_at, posted_xid, progress_done, progress_total, payload
 )
 select
   queue.id, seq, 1,
@@ -264,6 +264,13 @@ select
       + (coalesce(queue.finished_at, queue.started_at, queue.created_at + interval '1 minute') - queue.created_at)
       * (seq::double precision / queue.event_seq)
   end,
+  -- As many transactions as there were until now, those of 40 days.
+  (
+    3 + floor(
+      (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 4)
+      * greatest(least(extract(epoch from queue.created_at - now()) / (40 * 86400) + 1, 1), 0)
+    )
+  )::bigint::text::xid8,
   case event.event_type when 'PROGRESS' then seq - 2 - 3 * told.failures end,
   case event.event_type when 'PROGRESS' then 10 end,
   case event.event_type

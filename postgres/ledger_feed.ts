@@ -4,7 +4,7 @@
  * @module
  */
 
-import { decodeJobEventDetails, isUuid, RunledgerError } from "@runledger/core";
+import { decodeJobEventDetails, isUuid, MAX_INTEGER, RunledgerError } from "@runledger/core";
 import {
   present,
   readBoolean,
@@ -58,19 +58,46 @@ export interface LedgerPiece {
 const WINDOW_ROWS = 10_000;
 
 // What is new is what this snapshot sees and the one before did not: whoever committed in between, however long before
-// that he began. A piece that is cut keeps both snapshots until it is read to its end.
+// that he began. A piece that is cut keeps both snapshots until it is read to its end. The index knows transactions, not
+// their events: first it tells up to which transaction a window reaches, then the events of these are put in order.
 // index: job_events_posted_index, from the oldest transaction that was still open then; job_queue_pkey. always a row.
 const READ_ON = `
 with mark as materialized (
-  select coalesce($4::text::pg_snapshot, pg_current_snapshot()) as target, pg_snapshot_xmin($3::text::pg_snapshot) as start
+  select
+    coalesce($4::text::pg_snapshot, pg_current_snapshot()) as target,
+    case
+      when $5::text is null then pg_snapshot_xmin($3::text::pg_snapshot)
+      -- All of that transaction was read.
+      when $7::integer = ${MAX_INTEGER} then ($5::text::numeric + 1)::text::xid8
+      else $5::text::xid8
+    end as start
+),
+passed as materialized (
+  select own.posted_xid
+  from mark
+  cross join lateral (
+    select event.posted_xid
+    from runledger.job_events as event
+    where event.posted_xid >= mark.start
+    order by event.posted_xid
+    limit ${WINDOW_ROWS}
+  ) as own
+),
+reached as materialized (
+  select passed.posted_xid as xid, (select count(*) from passed) = ${WINDOW_ROWS} as is_cut
+  from passed
+  order by passed.posted_xid desc
+  limit 1
 ),
 seen as materialized (
   select event.job_id, event.seq, event.posted_xid
   from mark
+  cross join reached
   cross join lateral (
     select own.job_id, own.seq, own.posted_xid
     from runledger.job_events as own
-    where own.posted_xid >= greatest(mark.start, coalesce($5::text::xid8, mark.start))
+    where own.posted_xid >= mark.start
+      and own.posted_xid <= reached.xid
       and not pg_visible_in_snapshot(own.posted_xid, $3::text::pg_snapshot)
       and pg_visible_in_snapshot(own.posted_xid, mark.target)
       and ($5::text is null or (own.posted_xid, own.job_id, own.seq) > ($5::text::xid8, $6::uuid, $7::integer))
@@ -83,10 +110,13 @@ const READ_NEWEST = `
 with mark as materialized (
   select pg_current_snapshot() as target
 ),
+reached as (
+  select null::xid8 as xid, false as is_cut
+),
 seen as materialized (
   select event.job_id, event.seq, event.posted_xid
   from runledger.job_events as event
-  order by event.posted_xid desc, event.job_id desc, event.seq desc
+  order by event.posted_xid desc
   limit least($3::integer * 10, ${WINDOW_ROWS})
 )`;
 
@@ -107,12 +137,14 @@ kept as materialized (
 )
 select
   mark.target::text as target, (select count(*) from seen)::integer as seen_count, kept.job_id is not null as is_entry,
+  reached.xid::text as reached_xid, coalesce(reached.is_cut, false) as is_cut,
   last.posted_xid::text as last_xid, last.job_id as last_job_id, last.seq as last_seq,
   kept.job_id, kept.posted_xid::text as posted_xid, kept.job_type, kept.organization_id, kept.workflow_run_id,
   event.seq, event.run_number, event.attempt, event.event_type, event.stage,
   event.progress_done::text as progress_done, event.progress_total::text as progress_total,
   event.payload::text as payload, extract(epoch from event.occurred_at)::text as occurred_at
 from mark
+left join reached on true
 left join (
   select seen.posted_xid, seen.job_id, seen.seq
   from seen
@@ -191,6 +223,11 @@ export async function readLedger(db: Queryable, options: ReadLedgerOptions): Pro
     ] as const;
     return { entries, position: encodePosition({ seen: at.seen, target, after }), hasMore: true };
   }
+  if (readBoolean(first, "is_cut")) {
+    // Behind all events of the last transaction that was looked at.
+    const after = [readText(first, "reached_xid"), "ffffffff-ffff-ffff-ffff-ffffffffffff", MAX_INTEGER] as const;
+    return { entries, position: encodePosition({ seen: at?.seen ?? target, target, after }), hasMore: true };
+  }
   // The snapshot of a piece that was cut is older than the ledger is by now.
   return { entries, position: encodePosition({ seen: target }), hasMore: at?.target !== undefined };
 }
@@ -215,7 +252,7 @@ function decodePosition(text: string): Position {
     if (
       isSnapshot(target) && typeof xid === "string" && /^\d{1,19}$/.test(xid) &&
       typeof jobId === "string" && isUuid(jobId) &&
-      typeof seq === "number" && Number.isInteger(seq) && seq > 0 && seq < 2 ** 31
+      typeof seq === "number" && Number.isInteger(seq) && seq > 0 && seq <= MAX_INTEGER
     ) return { seen, target, after: [xid, jobId, seq] };
   }
   throw new RunledgerError("job.invalid_pagination", { details: { field: "position" } });
