@@ -8,6 +8,7 @@ import { runCommandLine } from "@runledger/cli";
 import { newId } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { claimOne, jobIn, openTestDatabase, request } from "./support/database.ts";
 import { runRolesScript } from "./support/roles.ts";
 
@@ -203,11 +204,14 @@ Deno.test("mistakes are told in words, and no error holds a password, a host's a
 Deno.test("the program is the same on the outside: it reads DATABASE_URL and exits with the code", async () => {
   await using database = await openTestDatabase();
   const program = async (args: readonly string[], env: Readonly<Record<string, string>>) => {
+    const path = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["task", "--quiet", "runledger", ...args],
+      args: ["run", "--allow-net", "--allow-env", "--allow-read", "--allow-sys", path, ...args],
       env,
       stdin: "null",
-    }).output();
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn().output();
     return { code, out: new TextDecoder().decode(stdout), error: new TextDecoder().decode(stderr) };
   };
   const status = await program(["status"], { DATABASE_URL: database.url });

@@ -126,7 +126,9 @@ Deno.test("a worker whose listener is cut off listens again", async () => {
       const over = ended.then(() => isOver = true);
       for (let n = 0; !isOver; n++) {
         await enqueueJob(sql, job.request(n));
-        await Promise.race([over, new Promise((resolve) => setTimeout(resolve, 50))]);
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        await Promise.race([over, new Promise((resolve) => timer = setTimeout(resolve, 50))]);
+        clearTimeout(timer);
       }
     }
   } finally {

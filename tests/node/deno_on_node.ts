@@ -52,8 +52,8 @@ interface StartedProcess {
   readonly status: Promise<CommandStatus>;
   readonly stdout: ReadableStream<Uint8Array>;
   readonly stderr: ReadableStream<Uint8Array>;
-  /** Waits for its end, with what it wrote to a standard output that is piped. */
-  output(): Promise<CommandStatus & { readonly stdout: Uint8Array }>;
+  /** Waits for its end, with what it wrote to what is piped. */
+  output(): Promise<CommandStatus & { readonly stdout: Uint8Array; readonly stderr: Uint8Array }>;
   kill(signal?: NodeJS.Signals): void;
 }
 
@@ -80,15 +80,17 @@ class Command {
       child.once("exit", (code, signal) => resolve({ success: code === 0, code: code ?? 1, signal }));
     });
     const output = webStream(child.stdout);
+    const error = webStream(child.stderr);
     return {
       pid: child.pid ?? 0,
       status,
       stdout: output,
+      stderr: error,
       async output() {
-        const text = await new Response(output).arrayBuffer();
-        return { ...await status, stdout: new Uint8Array(text) };
+        const texts = await Promise.all([output, error].map((stream) => new Response(stream).arrayBuffer()));
+        const [stdout, stderr] = texts.map((text) => new Uint8Array(text));
+        return { ...await status, stdout: stdout ?? new Uint8Array(), stderr: stderr ?? new Uint8Array() };
       },
-      stderr: webStream(child.stderr),
       kill: (signal = "SIGTERM") => killRunning(child, signal),
     };
   }
