@@ -62,10 +62,11 @@ posted as (
 )
 select id, attempt, lease_id, payload::text as payload, job_type, max_attempts from claimed`;
 
+// Not "skip locked": the claim of somebody else that has seen a row as it was holds its lock for a moment.
 const settleText = (limit: number) => `
 with held as (
   select id from ceiling.jobs where status = 'LEASED' and worker_id = $1::text
-  order by lease_expires_at limit ${limit} for update skip locked
+  order by lease_expires_at limit ${limit} for update
 ),
 settled as (
   update ceiling.jobs as job
