@@ -312,7 +312,6 @@ export type {
   CanceledJob,
   CancelJobOptions,
   DeleteFinishedJobsOptions,
-  OperatorNote,
   ReapedJob,
   ReapOptions,
   ReplayedJob,
@@ -320,6 +319,35 @@ export type {
   RequeueDeadLettersOptions,
   RequeueJobOptions,
   RequeueResult,
+} from "@runledger/postgres";
+
+// postgres: change what waits, and many jobs at once
+export {
+  cancelJobs,
+  editJob,
+  editJobs,
+  listOperatorActions,
+  MAX_BULK_JOBS,
+  previewJobs,
+  requeueJobs,
+} from "@runledger/postgres";
+export type {
+  BulkOptions,
+  BulkResult,
+  EditJobOptions,
+  EditJobResult,
+  EditJobsOptions,
+  FrozenJob,
+  JobScheduling,
+  ListOperatorActionsOptions,
+  OperatorAction,
+  OperatorActionKind,
+  OperatorNote,
+  PreviewedJob,
+  PreviewJobsOptions,
+  RequeueJobsOptions,
+  SkippedJob,
+  SkipReason,
 } from "@runledger/postgres";
 
 // postgres: definitions, configs, catalogs
@@ -344,6 +372,7 @@ export type {
   JobRuntimeConfigValue,
   ListJobDefinitionsOptions,
   ListJobRuntimeConfigsOptions,
+  SetJobDefinitionEnabledOptions,
   StoredJobDefinition,
 } from "@runledger/postgres";
 
@@ -356,6 +385,7 @@ export {
   materializeDueSchedules,
   MAX_SCHEDULE_NAME_BYTES,
   nextScheduleFires,
+  runJobScheduleNow,
   setJobScheduleActive,
   setJobScheduleNextFireAt,
   upsertJobSchedule,
@@ -369,6 +399,7 @@ export type {
   ListJobSchedulesOptions,
   MaterializedSchedules,
   MaterializeOptions,
+  ScheduleOperationOptions,
 } from "@runledger/postgres";
 
 // postgres: read

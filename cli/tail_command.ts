@@ -72,6 +72,7 @@ function detailOf({ details, progressDone, progressTotal }: LedgerEntry): string
     case "REQUEUED":
       return [details.requeueKind, details.actor, details.reason].filter((text) => text !== undefined).join(": ");
     case "CANCELED":
+    case "EDITED":
       return [details.actor, details.reason].filter((text) => text !== undefined).join(": ");
     default:
       return "";

@@ -50,6 +50,7 @@ export type RunledgerErrorCode =
   | "job.unstarted_claim_release_not_applicable"
   | "job.invalid_state_transition"
   | "job.workflow_requeue_not_supported"
+  | "job.workflow_edit_not_supported"
   | "job.workflow_handler_continuation_not_enabled"
   | "job.replay_idempotency_conflict"
   | "job.handler_threw"
@@ -268,6 +269,13 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     cause: "Its run has already acted on how it ended.",
     retry: "no",
     action: "Recover the workflow run.",
+  },
+  "job.workflow_edit_not_supported": {
+    category: "validation",
+    message: "The payload of a workflow step cannot be edited.",
+    cause: "Its run keeps what was asked for, and a recovery would run the step with that.",
+    retry: "no",
+    action: "Cancel the run and enqueue it with another payload.",
   },
   "job.workflow_handler_continuation_not_enabled": {
     category: "validation",

@@ -23,6 +23,7 @@ import type { JsonValue } from "./json.ts";
  * - `DEAD_LETTERED`: no other attempt will be made.
  * - `CANCELED`: somebody called the job off.
  * - `REQUEUED`: it waits again without having failed; see {@linkcode RequeueKind}.
+ * - `EDITED`: an operator changed when it is due, how urgent it is, or its payload, while it waited.
  */
 export type JobEventType =
   | "ENQUEUED"
@@ -35,7 +36,8 @@ export type JobEventType =
   | "RETRY_SCHEDULED"
   | "DEAD_LETTERED"
   | "CANCELED"
-  | "REQUEUED";
+  | "REQUEUED"
+  | "EDITED";
 
 /** Every {@linkcode JobEventType}. */
 export const JOB_EVENT_TYPES: readonly JobEventType[] = [
@@ -50,6 +52,7 @@ export const JOB_EVENT_TYPES: readonly JobEventType[] = [
   "DEAD_LETTERED",
   "CANCELED",
   "REQUEUED",
+  "EDITED",
 ];
 
 /**
@@ -234,6 +237,9 @@ function after(state: JobProjection, event: JobEvent, previous: JobEvent | undef
       });
     case "REQUEUED":
       return requeued(state, reported, event);
+    case "EDITED":
+      if (state.status !== "PENDING") refuse(event, `cannot be while the job is ${state.status}`);
+      return reported;
     default:
       return refuse(event, "is of an unknown type");
   }

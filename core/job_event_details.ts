@@ -27,9 +27,11 @@ export type JobEventDetails =
     readonly eventType: "ENQUEUED";
     /** What it replays, if it is a replay. */
     readonly replayOf?: { readonly jobId: string; readonly runNumber: number; readonly replayKey: string };
-    /** Why it was replayed. */
+    /** The schedule that an operator ran by hand, if it came to be so. */
+    readonly scheduleName?: string;
+    /** Why an operator asked for it. */
     readonly reason?: string;
-    /** Who replayed it. */
+    /** Who asked. */
     readonly actor?: string;
   }
   | {
@@ -115,6 +117,24 @@ export type JobEventDetails =
     readonly nextRunNumber?: number;
     /** Whether its progress was forgotten, for `COMPARE_AND_REQUEUE`. */
     readonly resetsProgress?: boolean;
+  }
+  | {
+    /** An operator changed it while it waited. */
+    readonly eventType: "EDITED";
+    /** Why. */
+    readonly reason?: string;
+    /** Who. */
+    readonly actor?: string;
+    /** When it is due now, if that was changed. */
+    readonly nextRunAt?: Date;
+    /** When it was due before. */
+    readonly previousNextRunAt?: Date;
+    /** How urgent it is now, if that was changed. */
+    readonly priority?: number;
+    /** How urgent it was before. */
+    readonly previousPriority?: number;
+    /** Whether its payload was replaced; the one before is `previous_payload` of the raw payload. */
+    readonly replacesPayload: boolean;
   };
 
 /**
@@ -157,6 +177,7 @@ function decodePayload(eventType: JobEvent["eventType"], payload: PayloadReader)
             },
           }
           : {}),
+        ...payload.optional("scheduleName", "schedule_name", "text"),
         ...payload.note(),
       };
     case "LEASED":
@@ -197,6 +218,15 @@ function decodePayload(eventType: JobEvent["eventType"], payload: PayloadReader)
         ...payload.optional("nextRunAt", "next_run_at", "instant"),
         ...payload.optional("nextRunNumber", "next_run_number", "number"),
         ...(payload.has("reset_progress") ? { resetsProgress: payload.flag("reset_progress") } : {}),
+      };
+    case "EDITED":
+      return {
+        ...payload.note(),
+        ...payload.optional("nextRunAt", "next_run_at", "instant"),
+        ...payload.optional("previousNextRunAt", "previous_next_run_at", "instant"),
+        ...payload.optional("priority", "priority", "number"),
+        ...payload.optional("previousPriority", "previous_priority", "number"),
+        replacesPayload: payload.flag("replaces_payload"),
       };
   }
 }

@@ -3,8 +3,8 @@
 --   runledger_owner     owns the schema and everything in it; used to migrate and by no running process
 --   runledger_enqueue   enqueues jobs and workflow runs by calling two functions, and sees nothing at all
 --   runledger_worker    claims, settles, reaps, fires schedules, writes logs, stores definitions and schedules, enqueues
---   runledger_operator  reads everything; cancels, requeues, replays, completes gates, switches types and schedules on and
---                       off, runs retention
+--   runledger_operator  reads everything; cancels, requeues, replays, edits what waits, completes gates, switches types and
+--                       schedules on and off, runs schedules and retention
 --
 -- Run it in the database after every migration, as a superuser or as the role that migrated and has CREATEROLE. It may run
 -- again at any time, and is all or nothing. Then grant a group to a login: grant runledger_worker to my_worker;
@@ -155,7 +155,8 @@ begin
     execute on function
       runledger.new_id(),
       runledger.job_metrics(text, uuid, text, timestamptz, integer),
-      runledger.set_job_definitions_enabled(jsonb, boolean),
+      runledger.set_job_definitions_enabled(jsonb, boolean, jsonb),
+      runledger.edit_pending_jobs(jsonb, text, uuid, jsonb, jsonb),
       runledger.delete_finished_jobs(jsonb, interval, integer, boolean),
       runledger.delete_finished_workflow_runs(interval, integer, boolean),
       runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb),
@@ -168,8 +169,8 @@ begin
   to runledger_operator;
   grant
     insert (
-      id, job_type, organization_id, priority, next_run_at, max_attempts, timeout_seconds, payload, replay_of_job_id,
-      replay_of_run_number, replay_key
+      id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
+      replay_of_job_id, replay_of_run_number, replay_key
     ),
     update (
       status, stage, next_run_at, run_number, attempt, event_seq, lease_token, lease_expires_at, last_heartbeat_at,
@@ -181,6 +182,9 @@ begin
   on runledger.job_events to runledger_operator;
   grant delete on runledger.job_dead_letters to runledger_operator;
   grant update (is_enabled, updated_at) on runledger.job_definitions to runledger_operator;
+  -- Time and id of an action are the database's word.
+  grant insert (action, subject, organization_id, reason, actor, details) on runledger.operator_actions
+  to runledger_operator;
   grant update (is_active, next_fire_at, updated_at), delete on runledger.job_schedules to runledger_operator;
   grant
     insert (job_type, schema_version, config, updated_by_user_id),

@@ -77,7 +77,7 @@ console.log(`the next fire is to come: ${after?.nextFireAt !== undefined && afte
 
 // While a schedule fires into a type, the type cannot be switched off by mistake.
 try {
-  await setJobDefinitionEnabled(sql, sendDigest.type, false);
+  await setJobDefinitionEnabled(sql, sendDigest.type, { isEnabled: false });
 } catch (error) {
   if (!isRunledgerError(error, "job_definition.active_schedule_exists")) throw error;
   console.log(`switching the type off: ${error.code}, because of ${error.details?.["schedules"]}`);

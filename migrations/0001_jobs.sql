@@ -195,7 +195,7 @@ create table runledger.job_events (
   constraint job_events_event_type_check check (
     event_type in (
       'ENQUEUED', 'LEASED', 'HEARTBEAT', 'PROGRESS', 'STAGE_CHANGED', 'SUCCEEDED', 'FAILED', 'RETRY_SCHEDULED',
-      'DEAD_LETTERED', 'CANCELED', 'REQUEUED'
+      'DEAD_LETTERED', 'CANCELED', 'REQUEUED', 'EDITED'
     )
   ),
   constraint job_events_counters_check check (seq > 0 and run_number > 0 and attempt > 0)
@@ -213,7 +213,7 @@ begin
     return null;
   end if;
   raise exception using
-    errcode = '42501', message = format('runledger.job_events is append-only: %s refused', tg_op);
+    errcode = '42501', message = format('%I.%I is append-only: %s refused', tg_table_schema, tg_table_name, tg_op);
 end
 $fn$;
 

@@ -1,4 +1,4 @@
--- purpose: schedules, and the rule that an active one has an enabled definition
+-- purpose: schedules, the rule that an active one has an enabled definition, and what operators did to either
 -- locks: job_definitions, share row exclusive, for an instant: it may be read and enqueued by, not written
 -- rewrites: nothing
 -- breaking: no
@@ -48,12 +48,38 @@ create table runledger.job_schedules (
 create index job_schedules_due_index on runledger.job_schedules (next_fire_at)
 where is_active;
 
+-- What operators did to what has no ledger of its own, with their reasons. A few rows a day at most, so no index but one.
+create table runledger.operator_actions (
+  id uuid not null default runledger.new_id(),
+  action text not null,
+  -- The job type, or the name of the schedule.
+  subject text not null,
+  organization_id uuid,
+  reason text,
+  actor text,
+  details jsonb not null default '{}',
+  occurred_at timestamptz not null default clock_timestamp(),
+  constraint operator_actions_pkey primary key (id),
+  constraint operator_actions_action_check check (
+    action in (
+      'JOB_TYPE_ENABLED', 'JOB_TYPE_DISABLED', 'SCHEDULE_RESUMED', 'SCHEDULE_PAUSED', 'SCHEDULE_MOVED', 'SCHEDULE_RUN',
+      'SCHEDULE_DELETED'
+    )
+  )
+);
+
+create trigger operator_actions_append_only
+before update or delete or truncate on runledger.operator_actions
+for each statement
+execute function runledger.refuse_ledger_change();
+
 -- Switches job types on or off, all or none; types that are not defined are left out.
 --
+-- note: {reason?, actor?} of the operator who does it, recorded for each type that changes; null: no operator does.
 -- Returns {"definitions": [...], "changed": [types]}, or {"error": code, "details": {...}} with nothing written.
 -- A function, since what is active must be looked up after the wait for the definitions, with a later snapshot.
 -- Locks: the definitions, in order of type. Index: job_definitions_pkey.
-create function runledger.set_job_definitions_enabled(job_types jsonb, new_is_enabled boolean) returns jsonb
+create function runledger.set_job_definitions_enabled(job_types jsonb, new_is_enabled boolean, note jsonb) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $fn$
@@ -94,6 +120,14 @@ begin
     where definition.job_type in (select jsonb_array_elements_text(job_types))
       and definition.is_enabled <> new_is_enabled
     returning definition.job_type
+  ),
+  recorded as (
+    insert into runledger.operator_actions (action, subject, reason, actor)
+    select
+      case when new_is_enabled then 'JOB_TYPE_ENABLED' else 'JOB_TYPE_DISABLED' end, changed.job_type,
+      note ->> 'reason', note ->> 'actor'
+    from changed
+    where note is not null
   )
   select coalesce(jsonb_agg(changed.job_type order by changed.job_type), '[]')
   into changed_types
@@ -116,4 +150,4 @@ begin
 end
 $fn$;
 
-revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean) from public;
+revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean, jsonb) from public;

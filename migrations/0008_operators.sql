@@ -284,7 +284,7 @@ attempt as (
     case
       when event.event_type <> 'LEASED' then null
       -- Only of a job that was claimed once is it still known when it was due first.
-      when event.event_type_before = 'ENQUEUED' and event.is_first then event.occurred_at - event.next_run_at
+      when event.event_type_before in ('ENQUEUED', 'EDITED') and event.is_first then event.occurred_at - event.next_run_at
       when event.event_type_before in ('RETRY_SCHEDULED', 'REQUEUED') then
         event.occurred_at - coalesce((event.payload_before ->> 'next_run_at')::timestamptz, event.occurred_before)
     end as waited,

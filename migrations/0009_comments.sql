@@ -54,7 +54,7 @@ comment on column runledger.job_queue.replay_key is 'The operator''s key: a repl
 comment on column runledger.job_queue.status_reason is 'Why it stands where it stands: a kind of failure, or what somebody said.';
 comment on column runledger.job_queue.last_error_code is 'Code of its newest failure that is still open.';
 comment on column runledger.job_queue.last_error_message is 'Message of that failure.';
-comment on column runledger.job_queue.payload is 'What was enqueued.';
+comment on column runledger.job_queue.payload is 'What its handler is given: what was enqueued, or what an operator put in its place.';
 comment on column runledger.job_queue.checkpoint is 'Where its next attempt goes on.';
 comment on column runledger.job_queue.output is 'What it gave, if it succeeded.';
 comment on column runledger.job_queue.enqueue_request is 'The request as it was made, to compare with later ones of its key.';
@@ -65,7 +65,7 @@ comment on column runledger.job_events.job_id is 'The job.';
 comment on column runledger.job_events.seq is 'Its place among the job''s events: 1 to n without gaps.';
 comment on column runledger.job_events.run_number is 'The run that it belongs to.';
 comment on column runledger.job_events.attempt is 'The attempt that it belongs to; null if to none.';
-comment on column runledger.job_events.event_type is 'ENQUEUED, LEASED, HEARTBEAT, PROGRESS, STAGE_CHANGED, SUCCEEDED, FAILED, RETRY_SCHEDULED, DEAD_LETTERED, CANCELED or REQUEUED.';
+comment on column runledger.job_events.event_type is 'ENQUEUED, LEASED, HEARTBEAT, PROGRESS, STAGE_CHANGED, SUCCEEDED, FAILED, RETRY_SCHEDULED, DEAD_LETTERED, CANCELED, REQUEUED or EDITED.';
 comment on column runledger.job_events.stage is 'The stage after it.';
 comment on column runledger.job_events.occurred_at is 'When it was posted, by the database''s clock.';
 comment on column runledger.job_events.posted_xid is 'The transaction that posted it, for readers that follow the ledger.';
@@ -124,6 +124,17 @@ comment on column runledger.job_schedules.last_fired_at is 'When it fired last.'
 comment on column runledger.job_schedules.max_jitter_seconds is 'Up to how many seconds later it fires than its expression says.';
 comment on column runledger.job_schedules.created_at is 'When it was first stored.';
 comment on column runledger.job_schedules.updated_at is 'When it was last changed; firing is no change.';
+
+comment on table runledger.operator_actions is
+  'What operators did to job types and schedules, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
+comment on column runledger.operator_actions.id is 'The action: a UUIDv7.';
+comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN or SCHEDULE_DELETED.';
+comment on column runledger.operator_actions.subject is 'The job type, or the name of the schedule.';
+comment on column runledger.operator_actions.organization_id is 'Whose the schedule is; null for nobody''s, and for job types.';
+comment on column runledger.operator_actions.reason is 'Why, as the operator said.';
+comment on column runledger.operator_actions.actor is 'Who; opaque to the library.';
+comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN.';
+comment on column runledger.operator_actions.occurred_at is 'When, by the database''s clock.';
 
 comment on table runledger.workflow_runs is
   'Workflow runs as they stand: one row each, which whoever changes the run locks first.';

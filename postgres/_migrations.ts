@@ -217,7 +217,7 @@ create table runledger.job_events (
   constraint job_events_event_type_check check (
     event_type in (
       'ENQUEUED', 'LEASED', 'HEARTBEAT', 'PROGRESS', 'STAGE_CHANGED', 'SUCCEEDED', 'FAILED', 'RETRY_SCHEDULED',
-      'DEAD_LETTERED', 'CANCELED', 'REQUEUED'
+      'DEAD_LETTERED', 'CANCELED', 'REQUEUED', 'EDITED'
     )
   ),
   constraint job_events_counters_check check (seq > 0 and run_number > 0 and attempt > 0)
@@ -235,7 +235,7 @@ begin
     return null;
   end if;
   raise exception using
-    errcode = '42501', message = format('runledger.job_events is append-only: %s refused', tg_op);
+    errcode = '42501', message = format('%I.%I is append-only: %s refused', tg_table_schema, tg_table_name, tg_op);
 end
 $fn$;
 
@@ -2216,7 +2216,7 @@ revoke all on function runledger.delete_finished_workflow_runs(interval, integer
     version: 6,
     name: "schedules",
     sql: `\
--- purpose: schedules, and the rule that an active one has an enabled definition
+-- purpose: schedules, the rule that an active one has an enabled definition, and what operators did to either
 -- locks: job_definitions, share row exclusive, for an instant: it may be read and enqueued by, not written
 -- rewrites: nothing
 -- breaking: no
@@ -2266,12 +2266,38 @@ create table runledger.job_schedules (
 create index job_schedules_due_index on runledger.job_schedules (next_fire_at)
 where is_active;
 
+-- What operators did to what has no ledger of its own, with their reasons. A few rows a day at most, so no index but one.
+create table runledger.operator_actions (
+  id uuid not null default runledger.new_id(),
+  action text not null,
+  -- The job type, or the name of the schedule.
+  subject text not null,
+  organization_id uuid,
+  reason text,
+  actor text,
+  details jsonb not null default '{}',
+  occurred_at timestamptz not null default clock_timestamp(),
+  constraint operator_actions_pkey primary key (id),
+  constraint operator_actions_action_check check (
+    action in (
+      'JOB_TYPE_ENABLED', 'JOB_TYPE_DISABLED', 'SCHEDULE_RESUMED', 'SCHEDULE_PAUSED', 'SCHEDULE_MOVED', 'SCHEDULE_RUN',
+      'SCHEDULE_DELETED'
+    )
+  )
+);
+
+create trigger operator_actions_append_only
+before update or delete or truncate on runledger.operator_actions
+for each statement
+execute function runledger.refuse_ledger_change();
+
 -- Switches job types on or off, all or none; types that are not defined are left out.
 --
+-- note: {reason?, actor?} of the operator who does it, recorded for each type that changes; null: no operator does.
 -- Returns {"definitions": [...], "changed": [types]}, or {"error": code, "details": {...}} with nothing written.
 -- A function, since what is active must be looked up after the wait for the definitions, with a later snapshot.
 -- Locks: the definitions, in order of type. Index: job_definitions_pkey.
-create function runledger.set_job_definitions_enabled(job_types jsonb, new_is_enabled boolean) returns jsonb
+create function runledger.set_job_definitions_enabled(job_types jsonb, new_is_enabled boolean, note jsonb) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $fn$
@@ -2312,6 +2338,14 @@ begin
     where definition.job_type in (select jsonb_array_elements_text(job_types))
       and definition.is_enabled <> new_is_enabled
     returning definition.job_type
+  ),
+  recorded as (
+    insert into runledger.operator_actions (action, subject, reason, actor)
+    select
+      case when new_is_enabled then 'JOB_TYPE_ENABLED' else 'JOB_TYPE_DISABLED' end, changed.job_type,
+      note ->> 'reason', note ->> 'actor'
+    from changed
+    where note is not null
   )
   select coalesce(jsonb_agg(changed.job_type order by changed.job_type), '[]')
   into changed_types
@@ -2334,7 +2368,7 @@ begin
 end
 $fn$;
 
-revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean) from public;
+revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean, jsonb) from public;
 `,
   },
   {
@@ -3139,7 +3173,7 @@ attempt as (
     case
       when event.event_type <> 'LEASED' then null
       -- Only of a job that was claimed once is it still known when it was due first.
-      when event.event_type_before = 'ENQUEUED' and event.is_first then event.occurred_at - event.next_run_at
+      when event.event_type_before in ('ENQUEUED', 'EDITED') and event.is_first then event.occurred_at - event.next_run_at
       when event.event_type_before in ('RETRY_SCHEDULED', 'REQUEUED') then
         event.occurred_at - coalesce((event.payload_before ->> 'next_run_at')::timestamptz, event.occurred_before)
     end as waited,
@@ -3281,7 +3315,7 @@ comment on column runledger.job_queue.replay_key is 'The operator''s key: a repl
 comment on column runledger.job_queue.status_reason is 'Why it stands where it stands: a kind of failure, or what somebody said.';
 comment on column runledger.job_queue.last_error_code is 'Code of its newest failure that is still open.';
 comment on column runledger.job_queue.last_error_message is 'Message of that failure.';
-comment on column runledger.job_queue.payload is 'What was enqueued.';
+comment on column runledger.job_queue.payload is 'What its handler is given: what was enqueued, or what an operator put in its place.';
 comment on column runledger.job_queue.checkpoint is 'Where its next attempt goes on.';
 comment on column runledger.job_queue.output is 'What it gave, if it succeeded.';
 comment on column runledger.job_queue.enqueue_request is 'The request as it was made, to compare with later ones of its key.';
@@ -3292,7 +3326,7 @@ comment on column runledger.job_events.job_id is 'The job.';
 comment on column runledger.job_events.seq is 'Its place among the job''s events: 1 to n without gaps.';
 comment on column runledger.job_events.run_number is 'The run that it belongs to.';
 comment on column runledger.job_events.attempt is 'The attempt that it belongs to; null if to none.';
-comment on column runledger.job_events.event_type is 'ENQUEUED, LEASED, HEARTBEAT, PROGRESS, STAGE_CHANGED, SUCCEEDED, FAILED, RETRY_SCHEDULED, DEAD_LETTERED, CANCELED or REQUEUED.';
+comment on column runledger.job_events.event_type is 'ENQUEUED, LEASED, HEARTBEAT, PROGRESS, STAGE_CHANGED, SUCCEEDED, FAILED, RETRY_SCHEDULED, DEAD_LETTERED, CANCELED, REQUEUED or EDITED.';
 comment on column runledger.job_events.stage is 'The stage after it.';
 comment on column runledger.job_events.occurred_at is 'When it was posted, by the database''s clock.';
 comment on column runledger.job_events.posted_xid is 'The transaction that posted it, for readers that follow the ledger.';
@@ -3351,6 +3385,17 @@ comment on column runledger.job_schedules.last_fired_at is 'When it fired last.'
 comment on column runledger.job_schedules.max_jitter_seconds is 'Up to how many seconds later it fires than its expression says.';
 comment on column runledger.job_schedules.created_at is 'When it was first stored.';
 comment on column runledger.job_schedules.updated_at is 'When it was last changed; firing is no change.';
+
+comment on table runledger.operator_actions is
+  'What operators did to job types and schedules, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
+comment on column runledger.operator_actions.id is 'The action: a UUIDv7.';
+comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN or SCHEDULE_DELETED.';
+comment on column runledger.operator_actions.subject is 'The job type, or the name of the schedule.';
+comment on column runledger.operator_actions.organization_id is 'Whose the schedule is; null for nobody''s, and for job types.';
+comment on column runledger.operator_actions.reason is 'Why, as the operator said.';
+comment on column runledger.operator_actions.actor is 'Who; opaque to the library.';
+comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN.';
+comment on column runledger.operator_actions.occurred_at is 'When, by the database''s clock.';
 
 comment on table runledger.workflow_runs is
   'Workflow runs as they stand: one row each, which whoever changes the run locks first.';
@@ -3632,6 +3677,135 @@ comment on function runledger.announce_sleep(text, jsonb, integer) is
   'Says that a worker sleeps, or that it is awake. Called by workers.';
 comment on function runledger.wake_workers(jsonb) is
   'Wakes the workers that sleep and want one of these jobs. Called by whatever makes jobs due.';
+`,
+  },
+  {
+    version: 11,
+    name: "job_edits",
+    sql: `\
+-- purpose: runledger.edit_pending_jobs, which changes jobs while they wait
+-- locks: none
+-- rewrites: nothing
+-- breaking: no
+--
+-- A function with its owner's rights, so that who may edit payloads through it cannot write them otherwise: not without an
+-- event, not while a worker has the job, and not those of workflow steps.
+
+-- Changes when jobs are due, how urgent they are, or their payload, and posts EDITED for each.
+--
+-- targets: an array of {id, event_seq?}, no id twice; a job that has another event_seq is left as it is. change:
+-- {next_run_at?, priority?, payload?}. note: {reason?, actor?}. What idempotency keys stand for is not touched.
+-- Returns a row for each target: outcome is edited, unchanged (it is so already), not_found, changed (its event_seq is
+-- another one, or became so during a wait), workflow_step (only for payloads) or not_applicable (it does not wait).
+-- Locks: the jobs that wait, by id; not their keys. Index: job_queue_pkey.
+create function runledger.edit_pending_jobs(
+  targets jsonb,
+  scope_kind text,
+  scope_organization_id uuid,
+  change jsonb,
+  note jsonb
+) returns table (job_id uuid, outcome text, status text, event_seq integer)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $fn$
+#variable_conflict use_column
+begin
+  return query
+  with asked as materialized (
+    select asked.id, asked.event_seq
+    from jsonb_to_recordset(targets) as asked (id uuid, event_seq integer)
+  ),
+  locked as materialized (
+    select queue.id, queue.event_seq, queue.next_run_at, queue.priority, queue.payload
+    from runledger.job_queue as queue
+    where queue.id = any (array(select asked.id from asked))
+      and (scope_kind = 'all' or queue.organization_id is not distinct from scope_organization_id)
+      and queue.status = 'PENDING'
+      and (queue.workflow_run_id is null or not change ? 'payload')
+    order by queue.id
+    for no key update
+  ),
+  held as materialized (
+    select
+      locked.id, locked.event_seq, locked.next_run_at, locked.priority, locked.payload,
+      (change ? 'next_run_at' and locked.next_run_at <> (change ->> 'next_run_at')::timestamptz)
+      or (change ? 'priority' and locked.priority <> (change ->> 'priority')::integer)
+      or (change ? 'payload' and locked.payload <> change -> 'payload') as differs
+    from locked
+    join asked on asked.id = locked.id
+    where asked.event_seq is null
+      or asked.event_seq = locked.event_seq
+  ),
+  edited as (
+    update runledger.job_queue as queue
+    set next_run_at = case
+        when change ? 'next_run_at' then (change ->> 'next_run_at')::timestamptz
+        else queue.next_run_at
+      end,
+      priority = case when change ? 'priority' then (change ->> 'priority')::integer else queue.priority end,
+      payload = case when change ? 'payload' then change -> 'payload' else queue.payload end,
+      event_seq = queue.event_seq + 1
+    from held
+    where queue.id = held.id
+      and queue.id = any (array(select held.id from held where held.differs))
+    returning
+      queue.id, queue.event_seq, queue.run_number, queue.attempt, queue.next_run_at, queue.priority,
+      held.next_run_at as previous_next_run_at, held.priority as previous_priority, held.payload as previous_payload
+  ),
+  posted as (
+    insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, payload)
+    select
+      edited.id, edited.event_seq, edited.run_number, nullif(edited.attempt, 0), 'EDITED',
+      note
+      || jsonb_build_object('replaces_payload', change ? 'payload')
+      || case
+        when change ? 'next_run_at' then
+          jsonb_build_object('next_run_at', edited.next_run_at, 'previous_next_run_at', edited.previous_next_run_at)
+        else '{}'
+      end
+      || case
+        when change ? 'priority' then
+          jsonb_build_object('priority', edited.priority, 'previous_priority', edited.previous_priority)
+        else '{}'
+      end
+      || case
+        when change ? 'payload' then jsonb_build_object('previous_payload', edited.previous_payload)
+        else '{}'
+      end
+    from edited
+  )
+  select
+    asked.id,
+    case
+      when edited.id is not null then 'edited'
+      when held.id is not null then 'unchanged'
+      when queue.id is null then 'not_found'
+      when asked.event_seq <> coalesce(locked.event_seq, queue.event_seq) then 'changed'
+      when queue.workflow_run_id is not null and change ? 'payload' then 'workflow_step'
+      when queue.status <> 'PENDING' then 'not_applicable'
+      else 'changed'
+    end,
+    queue.status,
+    coalesce(edited.event_seq, locked.event_seq, queue.event_seq)
+  from asked
+  left join runledger.job_queue as queue
+    on queue.id = asked.id
+    -- Said twice: a table that was never analyzed is then still read by its key.
+    and queue.id = any (array(select asked.id from asked))
+    and (scope_kind = 'all' or queue.organization_id is not distinct from scope_organization_id)
+  left join locked on locked.id = asked.id
+  left join held on held.id = asked.id
+  left join edited on edited.id = asked.id;
+end
+$fn$;
+
+revoke all on function runledger.edit_pending_jobs(jsonb, text, uuid, jsonb, jsonb) from public;
+
+comment on function runledger.edit_pending_jobs(jsonb, text, uuid, jsonb, jsonb) is
+  'Changes jobs while they wait. Called by editJob() and editJobs().';
 `,
   },
 ];

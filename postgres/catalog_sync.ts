@@ -127,10 +127,10 @@ export async function syncJobCatalogExactly(
     atomically(db, async (tx) => {
       await runStatement(tx, LOCK_DEFINITIONS, [JSON.stringify(ownedTypes)]);
       await upsertJobDefinitions(tx, definitions);
-      const enabled = await switchJobDefinitions(tx, present, true);
+      const enabled = await switchJobDefinitions(tx, present, { isEnabled: true });
       await storeJobSchedules(tx, schedules, { restoresActive: ownsSchedules });
       const paused = await runStatement(tx, PAUSE_SCHEDULES, [JSON.stringify(absentSchedules)], { write: true });
-      const disabled = await switchJobDefinitions(tx, absentTypes, false);
+      const disabled = await switchJobDefinitions(tx, absentTypes, { isEnabled: false });
       return {
         disabledJobTypes: disabled.changed,
         enabledJobTypes: enabled.changed,

@@ -9,7 +9,8 @@ import type { RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
 import { equalConditions, readPage, StatementValues, textConditions } from "./_keyset_page.ts";
 import type { KeysetList } from "./_keyset_page.ts";
 import { readBoolean, readInstant, readInteger, readText } from "./_rows.ts";
-import { noteText, switchValue } from "./operator_note.ts";
+import { noteText, operatorNote, switchValue } from "./operator_note.ts";
+import type { OperatorNote } from "./operator_note.ts";
 import type { Page, PageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -99,7 +100,8 @@ export async function upsertJobDefinitions(
 
 // locks: the definitions in order of type, against schedules being activated (see migrations/0006_schedules.sql).
 // index: job_definitions_pkey.
-const SET_ENABLED = "select runledger.set_job_definitions_enabled($1::text::jsonb, $2::boolean)::text as answer";
+const SET_ENABLED =
+  "select runledger.set_job_definitions_enabled($1::text::jsonb, $2::boolean, $3::text::jsonb)::text as answer";
 
 /** What runledger.set_job_definitions_enabled answers. */
 interface SetEnabledAnswer {
@@ -109,26 +111,34 @@ interface SetEnabledAnswer {
   readonly changed?: readonly string[];
 }
 
+/** Whether new jobs of a type may be enqueued, and what to record. */
+export interface SetJobDefinitionEnabledOptions extends OperatorNote {
+  /** Whether they may. */
+  readonly isEnabled: boolean;
+}
+
 /**
  * Enables or disables a job type. Disabling refuses new jobs of the type; those already queued still run.
  *
  * An enqueue that began before the change was committed may still land. A type that an active schedule uses cannot be
- * disabled, nor can a schedule of a disabled type be activated, whoever else does what at the same time.
+ * disabled, nor can a schedule of a disabled type be activated, whoever else does what at the same time. A change is recorded
+ * among the actions of operators, with reason and actor.
  *
  * @param db A pool, client or open transaction.
  * @param jobType The job type.
- * @param isEnabled Whether new jobs may be enqueued.
+ * @param options Whether new jobs may be enqueued, and the reason and actor to record.
  * @returns The definition as it is now.
  * @throws {RunledgerError} `job.definition_not_found`; `job_definition.active_schedule_exists` with the first hundred of
- * them in `details.schedules`; `db.*` codes.
+ * them in `details.schedules`; `job.invalid_request` for a type or note that cannot be; `db.*` codes.
  */
 export async function setJobDefinitionEnabled(
   db: Queryable,
   jobType: string,
-  isEnabled: boolean,
+  options: SetJobDefinitionEnabledOptions,
 ): Promise<StoredJobDefinition> {
   const jobTypes = [noteText("jobType", jobType, 255)];
-  const { definitions } = await switchJobDefinitions(db, jobTypes, switchValue("isEnabled", isEnabled));
+  const isEnabled = switchValue("isEnabled", options.isEnabled);
+  const { definitions } = await switchJobDefinitions(db, jobTypes, { isEnabled, note: operatorNote(options) });
   const [definition] = definitions;
   if (definition === undefined) throw new RunledgerError("job.definition_not_found");
   return definition;
@@ -140,17 +150,19 @@ export async function setJobDefinitionEnabled(
  * @internal
  * @param db A pool, client or open transaction.
  * @param jobTypes The types.
- * @param isEnabled Whether new jobs may be enqueued.
+ * @param change Whether new jobs may be enqueued, and the note of the operator who says so; none for a sync.
  * @returns The definitions as they are now, by type, and which of them changed.
  */
 export async function switchJobDefinitions(
   db: Queryable,
   jobTypes: readonly string[],
-  isEnabled: boolean,
+  change: { readonly isEnabled: boolean; readonly note?: string },
 ): Promise<{ readonly definitions: readonly StoredJobDefinition[]; readonly changed: readonly string[] }> {
   let row: Row | undefined;
   try {
-    [row] = await runStatement(db, SET_ENABLED, [JSON.stringify(jobTypes), isEnabled], { write: true });
+    [row] = await runStatement(db, SET_ENABLED, [JSON.stringify(jobTypes), change.isEnabled, change.note ?? null], {
+      write: true,
+    });
   } catch (error) {
     // A snapshot that is older than the schedule: only the foreign key saw it, and calls it by its other end.
     if (!isRunledgerError(error, "job_schedule.definition_not_found_or_disabled")) throw error;

@@ -50,8 +50,8 @@ export type RequeueResult =
     readonly leaseQuiescesAt: Date;
   };
 
-// What every requeue does to a job whose row is locked in a CTE `held (id)`. $reset and $note name its parameters.
-const requeueHeld = (reset: string, note: string): string => `
+/** What every requeue does to jobs whose rows are locked in a CTE `held (id, attempt)`; `reset` and `note` are SQL. */
+export const requeueHeld = (reset: string, note: string): string => `
 requeued as (
   update runledger.job_queue as queue
   set status = 'PENDING',

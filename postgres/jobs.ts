@@ -215,7 +215,8 @@ const JOBS: KeysetList<Job> = {
 // reaper find it, if there is no more of it than a window; otherwise the newest jobs are looked at. Whose they are is no
 // index's: see migrations/0008_operators.sql.
 // index: job_queue_failed_index, job_queue_claim_index, job_queue_lease_index, job_queue_pkey.
-function jobsThat(filter: JobFilter, bound: StatementValues): KeysetSource {
+/** Where the jobs are looked for that a filter keeps. */
+export function jobsThat(filter: JobFilter, bound: StatementValues): KeysetSource {
   const { scope, status, jobType, errorCode } = filter;
   if (status !== undefined) choiceValue("status", status, JOB_STATUSES);
   if (jobType !== undefined) noteText("jobType", jobType, 255);

@@ -55,11 +55,34 @@ export type {
 } from "./job_requeue.ts";
 export { deleteFinishedJobs } from "./job_retention.ts";
 export type { DeleteFinishedJobsOptions } from "./job_retention.ts";
+
+// Change what waits, and many jobs at once
+export { editJob } from "./job_edits.ts";
+export type { EditJobOptions, EditJobResult, JobScheduling } from "./job_edits.ts";
+export { cancelJobs, editJobs, MAX_BULK_JOBS, previewJobs, requeueJobs } from "./bulk_operations.ts";
+export type {
+  BulkOptions,
+  BulkResult,
+  EditJobsOptions,
+  FrozenJob,
+  PreviewedJob,
+  PreviewJobsOptions,
+  RequeueJobsOptions,
+  SkippedJob,
+  SkipReason,
+} from "./bulk_operations.ts";
+export { listOperatorActions } from "./operator_actions.ts";
+export type { ListOperatorActionsOptions, OperatorAction, OperatorActionKind } from "./operator_actions.ts";
 export type { OperatorNote } from "./operator_note.ts";
 
 // Definitions, configs, catalogs
 export { listJobDefinitions, setJobDefinitionEnabled, upsertJobDefinitions } from "./job_definitions.ts";
-export type { JobDefinitionSettings, ListJobDefinitionsOptions, StoredJobDefinition } from "./job_definitions.ts";
+export type {
+  JobDefinitionSettings,
+  ListJobDefinitionsOptions,
+  SetJobDefinitionEnabledOptions,
+  StoredJobDefinition,
+} from "./job_definitions.ts";
 export {
   getJobRuntimeConfig,
   getRequiredJobRuntimeConfig,
@@ -86,7 +109,8 @@ export {
   setJobScheduleActive,
   setJobScheduleNextFireAt,
 } from "./schedule_operations.ts";
-export type { ListJobSchedulesOptions } from "./schedule_operations.ts";
+export type { ListJobSchedulesOptions, ScheduleOperationOptions } from "./schedule_operations.ts";
+export { runJobScheduleNow } from "./schedule_run.ts";
 export { materializeDueSchedules } from "./schedule_fire.ts";
 export type { DeferredSchedule, FiredSchedule, MaterializedSchedules, MaterializeOptions } from "./schedule_fire.ts";
 

@@ -94,6 +94,17 @@ cross join (
 order by schedule.next_fire_at
 `;
 
+/** The payload of a job that a schedule makes: SQL, of a row with the columns of a schedule and of an instant. */
+export const scheduledPayload = (schedule: string, scheduledFor: string): string => `
+      case jsonb_typeof(${schedule}.payload_template)
+        when 'object' then ${schedule}.payload_template
+        else jsonb_build_object('payload', ${schedule}.payload_template)
+      end
+      || jsonb_build_object('_schedule', jsonb_build_object(
+        'schedule_id', ${schedule}.id, 'schedule_name', ${schedule}.name,
+        'scheduled_for', to_char(${scheduledFor} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+      ))`;
+
 // locks: the schedules, skip locked: who is locked is being fired or changed by somebody else. index: job_schedules_pkey.
 // no row: no cursor was as it was read, so none of these is fired here.
 const FIRE = `
@@ -121,15 +132,7 @@ locked as materialized (
 enqueued as materialized (
   select runledger.enqueue_jobs(jsonb_agg(jsonb_build_object(
     'id', locked.job_id, 'job_type', locked.job_type, 'organization_id', locked.organization_id, 'stage', 'scheduled',
-    'payload',
-      case jsonb_typeof(locked.payload_template)
-        when 'object' then locked.payload_template
-        else jsonb_build_object('payload', locked.payload_template)
-      end
-      || jsonb_build_object('_schedule', jsonb_build_object(
-        'schedule_id', locked.id, 'schedule_name', locked.name,
-        'scheduled_for', to_char(locked.fire_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-      ))
+    'payload', ${scheduledPayload("locked", "locked.fire_at")}
   ))) ->> 'error' as error
   from locked
   where not locked.defers

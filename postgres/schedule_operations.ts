@@ -8,7 +8,8 @@ import { RunledgerError } from "@runledger/core";
 import { equalConditions, readPage, scopeConditions, StatementValues, textConditions } from "./_keyset_page.ts";
 import type { KeysetList } from "./_keyset_page.ts";
 import { readText } from "./_rows.ts";
-import { instantValue, noteText, switchValue } from "./operator_note.ts";
+import { instantValue, noteText, operatorNote, switchValue } from "./operator_note.ts";
+import type { OperatorNote } from "./operator_note.ts";
 import type { Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -17,6 +18,12 @@ import { decodeSchedule, SCHEDULE_COLUMNS, scheduleName } from "./schedules.ts";
 import type { JobSchedule } from "./schedules.ts";
 import { scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
+
+/** Whose schedule it must be, and what to record among the actions of operators. */
+export interface ScheduleOperationOptions extends OperatorNote {
+  /** Whose schedule it must be; outside it the schedule is not found. */
+  readonly scope: Scope;
+}
 
 const IN_SCOPE = "($2::text = 'all' or schedule.organization_id is not distinct from $3::uuid)";
 
@@ -36,33 +43,55 @@ defined as materialized (
     and definition.job_type in (select named.job_type from named)
   for key share
 ),
+locked as materialized (
+  select schedule.id, schedule.is_active <> $4::boolean as differs
+  from runledger.job_schedules as schedule
+  where not exists (select from defined where not defined.is_enabled)
+    and schedule.id in (select named.id from named)
+  for no key update
+),
 changed as (
   update runledger.job_schedules as schedule
   set is_active = $4::boolean,
-    updated_at = case when schedule.is_active = $4::boolean then schedule.updated_at else now() end
-  where not exists (select from defined where not defined.is_enabled)
-    and schedule.id in (select named.id from named)
-  returning ${SCHEDULE_COLUMNS}
+    updated_at = case when locked.differs then now() else schedule.updated_at end
+  from locked
+  where schedule.id = locked.id
+  returning ${SCHEDULE_COLUMNS}, locked.differs
+),
+recorded as (
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor)
+  select
+    case when $4::boolean then 'SCHEDULE_RESUMED' else 'SCHEDULE_PAUSED' end, changed.name, changed.organization_id,
+    $5::text::jsonb ->> 'reason', $5::text::jsonb ->> 'actor'
+  from changed
+  where changed.differs
 )
 select named.job_type, (select to_jsonb(changed)::text from changed) as changed
 from named
 `;
 
 /**
- * Pauses a schedule or lets it go on. A paused one fires nothing; when it goes on, fires that it missed count as one.
+ * Pauses a schedule or lets it go on. A paused one fires nothing; when it goes on, fires that it missed count as one. A
+ * change is recorded among the actions of operators.
  *
  * @param db A pool, client or open transaction.
  * @param name The schedule.
- * @param options Whose schedule it must be, and whether it shall fire.
+ * @param options Whose schedule it must be, whether it shall fire, and what to record.
  * @returns The schedule as it is now.
- * @throws {RunledgerError} `job_schedule.not_found`; `job_schedule.definition_not_found_or_disabled`; `db.*` codes.
+ * @throws {RunledgerError} `job_schedule.not_found`; `job_schedule.definition_not_found_or_disabled`; `job.invalid_request`
+ * for a note that cannot be; `db.*` codes.
  */
 export async function setJobScheduleActive(
   db: Queryable,
   name: string,
-  options: { readonly scope: Scope; readonly isActive: boolean },
+  options: ScheduleOperationOptions & { readonly isActive: boolean },
 ): Promise<JobSchedule> {
-  const values = [scheduleName(name), ...scopeValues(options.scope), switchValue("isActive", options.isActive)];
+  const values = [
+    scheduleName(name),
+    ...scopeValues(options.scope),
+    switchValue("isActive", options.isActive),
+    operatorNote(options),
+  ];
   const [row] = await runStatement(db, SET_ACTIVE, values, { write: true });
   if (row === undefined) throw new RunledgerError("job_schedule.not_found");
   if (row["changed"] === null) {
@@ -75,61 +104,92 @@ export async function setJobScheduleActive(
 
 // locks: the schedule. index: job_schedules_name_unique. no row: no such schedule in scope.
 const SET_NEXT_FIRE_AT = `
-update runledger.job_schedules as schedule
-set next_fire_at = $4::timestamptz,
-  updated_at = now()
-where schedule.name = $1::text
-  and ${IN_SCOPE}
-returning ${SCHEDULE_COLUMNS}
+with locked as materialized (
+  select schedule.id, schedule.next_fire_at
+  from runledger.job_schedules as schedule
+  where schedule.name = $1::text
+    and ${IN_SCOPE}
+  for no key update
+),
+moved as (
+  update runledger.job_schedules as schedule
+  set next_fire_at = $4::timestamptz,
+    updated_at = now()
+  from locked
+  where schedule.id = locked.id
+  returning ${SCHEDULE_COLUMNS}, schedule.next_fire_at as moved_to, locked.next_fire_at as moved_from
+),
+recorded as (
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor, details)
+  select
+    'SCHEDULE_MOVED', moved.name, moved.organization_id, $5::text::jsonb ->> 'reason', $5::text::jsonb ->> 'actor',
+    jsonb_strip_nulls(jsonb_build_object('next_fire_at', moved.moved_to, 'previous_next_fire_at', moved.moved_from))
+  from moved
+)
+select to_jsonb(moved)::text as moved
+from moved
 `;
 
 /**
- * Sets when a schedule fires next: any instant. A past one is due at once. After it the expression counts again.
+ * Sets when a schedule fires next: any instant. A past one is due at once. After it the expression counts again. Recorded
+ * among the actions of operators.
  *
  * @param db A pool, client or open transaction.
  * @param name The schedule.
- * @param options Whose schedule it must be, and when it shall fire, in whole milliseconds.
+ * @param options Whose schedule it must be, when it shall fire, in whole milliseconds, and what to record.
  * @returns The schedule as it is now.
  * @throws {RunledgerError} `job_schedule.not_found`; `job.invalid_request`; `db.*` codes.
  */
 export async function setJobScheduleNextFireAt(
   db: Queryable,
   name: string,
-  options: { readonly scope: Scope; readonly nextFireAt: Date },
+  options: ScheduleOperationOptions & { readonly nextFireAt: Date },
 ): Promise<JobSchedule> {
   const values = [
     scheduleName(name),
     ...scopeValues(options.scope),
     instantValue("nextFireAt", options.nextFireAt),
+    operatorNote(options),
   ];
   const [row] = await runStatement(db, SET_NEXT_FIRE_AT, values, { write: true });
   if (row === undefined) throw new RunledgerError("job_schedule.not_found");
-  return decodeSchedule(row);
+  return decodeSchedule(JSON.parse(readText(row, "moved")) as Row);
 }
 
 // locks: the schedule. index: job_schedules_name_unique. no row: no such schedule in scope.
 const DELETE = `
-delete from runledger.job_schedules as schedule
-where schedule.name = $1::text
-  and ${IN_SCOPE}
-returning schedule.id as schedule_id
+with deleted as (
+  delete from runledger.job_schedules as schedule
+  where schedule.name = $1::text
+    and ${IN_SCOPE}
+  returning schedule.id, schedule.name, schedule.organization_id
+),
+recorded as (
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor)
+  select
+    'SCHEDULE_DELETED', deleted.name, deleted.organization_id, $4::text::jsonb ->> 'reason',
+    $4::text::jsonb ->> 'actor'
+  from deleted
+)
+select deleted.id as schedule_id
+from deleted
 `;
 
 /**
- * Deletes a schedule. Jobs that it has enqueued stay.
+ * Deletes a schedule. Jobs that it has enqueued stay. Recorded among the actions of operators.
  *
  * @param db A pool, client or open transaction.
  * @param name The schedule.
- * @param options Whose schedule it must be.
+ * @param options Whose schedule it must be, and what to record.
  * @returns Whether there was one.
- * @throws {RunledgerError} `db.*` codes.
+ * @throws {RunledgerError} `job_schedule.invalid_name`; `job.invalid_request` for a note that cannot be; `db.*` codes.
  */
 export async function deleteJobSchedule(
   db: Queryable,
   name: string,
-  options: { readonly scope: Scope },
+  options: ScheduleOperationOptions,
 ): Promise<boolean> {
-  const values = [scheduleName(name), ...scopeValues(options.scope)];
+  const values = [scheduleName(name), ...scopeValues(options.scope), operatorNote(options)];
   return (await runStatement(db, DELETE, values, { write: true })).length > 0;
 }
 

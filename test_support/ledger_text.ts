@@ -35,6 +35,7 @@ export function eventLine({ eventType, attempt, runNumber, payload }: JobEvent):
     DEAD_LETTERED: about("reason"),
     CANCELED: about("reason"),
     REQUEUED: about("requeue_kind"),
+    EDITED: about("reason"),
   };
   const place = attempt === undefined ? "" : `run ${runNumber}, attempt ${attempt}`;
   return `${eventType.padEnd(15)}  ${place.padEnd(16)}  ${details[eventType] ?? ""}`.trimEnd();

@@ -66,7 +66,7 @@ Deno.test("sync keeps what an operator paused and moved, and what the catalog do
   await setJobScheduleActive(sql, "daily", { ...ALL, isActive: false });
   const nextFireAt = new Date("2099-01-01T00:00:00Z");
   await setJobScheduleNextFireAt(sql, "weekly", { ...ALL, nextFireAt });
-  await setJobDefinitionEnabled(sql, "report", false);
+  await setJobDefinitionEnabled(sql, "report", { isEnabled: false });
   await new JobCatalog().handle(report, () => {}).schedule(mail, { ...weekly, payload: { to: "you" } }).sync(sql);
   assert.equal(await state(sql), "+mail -report -daily +foreign +weekly");
   const kept = await stored(sql, "weekly");
@@ -78,7 +78,7 @@ Deno.test("sync is all or nothing", async () => {
   const { sql } = database;
   await fullCatalog().sync(sql);
   for (const name of ["daily", "weekly"]) await setJobScheduleActive(sql, name, { ...ALL, isActive: false });
-  await setJobDefinitionEnabled(sql, "mail", false);
+  await setJobDefinitionEnabled(sql, "mail", { isEnabled: false });
   // Paused schedules of a paused type are no hindrance, a new one is.
   await fullCatalog().sync(sql);
   const fresh = defineJob({ type: "fresh" });
@@ -152,8 +152,8 @@ Deno.test("exact sync switches on again what the catalog has, whoever switched i
   const { sql } = database;
   await fullCatalog().sync(sql);
   for (const name of ["daily", "weekly"]) await setJobScheduleActive(sql, name, { ...ALL, isActive: false });
-  await setJobDefinitionEnabled(sql, "mail", false);
-  await setJobDefinitionEnabled(sql, "report", false);
+  await setJobDefinitionEnabled(sql, "mail", { isEnabled: false });
+  await setJobDefinitionEnabled(sql, "report", { isEnabled: false });
   assert.deepEqual(await fullCatalog().syncExact(sql, { jobTypes: ["mail", "report"] }), {
     disabledJobTypes: [],
     enabledJobTypes: ["mail", "report"],

@@ -52,7 +52,7 @@ Deno.test("status tells what is queued and who is at work, in a table or as JSON
   const { sql, url } = database;
   await runledger.enqueueJobs(sql, [request(), request(), request({ jobType: "b" })]);
   await claimOne(sql, { jobTypes: ["b"] });
-  await runledger.setJobDefinitionEnabled(sql, "b", false);
+  await runledger.setJobDefinitionEnabled(sql, "b", { isEnabled: false });
   const { code, out } = await run(["status"], { url });
   assert.equal(code, 0);
   assert.match(out, /^a +2 /m);

@@ -132,12 +132,12 @@ Deno.test("a due job says what goes before it, who is at work on its type, and w
   );
   assert(after.kind === "due" && after.outlook.lastClaimedAt !== undefined);
 
-  await runledger.setJobDefinitionEnabled(sql, "a", false);
+  await runledger.setJobDefinitionEnabled(sql, "a", { isEnabled: false });
   await explained(sql, jobId, "Its type a is disabled: new jobs of it are refused, this one still runs.");
 
   // Of others' jobs, an organization is not told.
   const organizationId = newId();
-  await runledger.setJobDefinitionEnabled(sql, "a", true);
+  await runledger.setJobDefinitionEnabled(sql, "a", { isEnabled: true });
   const own = await runledger.enqueueJob(sql, request({ organizationId }));
   const scoped = await runledger.explainJob(sql, own.jobId, { scope: { organizationId } });
   assert(scoped?.kind === "due");

@@ -719,12 +719,12 @@ const ATTACKS: readonly Attack[] = [
   {
     field: "setJobDefinitionEnabled jobType",
     values: TEXTS,
-    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, value, true),
+    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, value, { isEnabled: true }),
   },
   {
     field: "setJobDefinitionEnabled isEnabled",
     values: BOOLEANS,
-    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, "b", value),
+    call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, "b", { isEnabled: value }),
   },
   ...["getJobRuntimeConfig", "getRequiredJobRuntimeConfig"].map((name): Attack => ({
     field: `${name} jobType`,

@@ -57,7 +57,7 @@ Deno.test("an equal request finds the first job although its definition was disa
   await using database = await openTestDatabase();
   const { sql } = database;
   const first = await enqueueJob(sql, KEYED);
-  await setJobDefinitionEnabled(sql, "a", false);
+  await setJobDefinitionEnabled(sql, "a", { isEnabled: false });
   assert.equal((await enqueueJob(sql, KEYED)).jobId, first.jobId);
   assert.deepEqual((await conflictOf(enqueueJob(sql, { ...KEYED, payload: 2 }))).details, { fields: ["payload"] });
   await assert.rejects(

@@ -55,6 +55,10 @@ async function leasedStep(admin: Sql): Promise<JobLease> {
   return await claimOne(admin, { jobTypes: ["w"] });
 }
 
+function assertApplied({ skipped }: runledger.BulkResult): void {
+  assert.deepEqual(skipped, []);
+}
+
 const jobOf = async (admin: Sql, status: Parameters<typeof jobIn>[1]) => (await jobIn(admin, status)).jobId;
 
 /** A gate with a timeout, and a job behind it. */
@@ -271,7 +275,7 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     },
   },
   setJobScheduleNextFireAt: {
-    may: ["owner", "worker", "operator"],
+    may: ["owner", "operator"],
     call: async (db, admin) =>
       runledger.setJobScheduleNextFireAt(db, await scheduleOf(admin), { ...ALL, nextFireAt: new Date() }),
   },
@@ -313,13 +317,55 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     call: async (db, admin) =>
       runledger.replayJob(db, await jobOf(admin, "SUCCEEDED"), { ...ALL, replayKey: "k", reason: "because" }),
   },
+  editJob: {
+    may: ["owner", "operator"],
+    call: async (db, admin) =>
+      runledger.editJob(db, await jobOf(admin, "PENDING"), { ...ALL, payload: 9, actor: "me" }),
+  },
+  previewJobs: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.previewJobs(db, { ...ALL, status: "PENDING", text: "key" }),
+  },
+  editJobs: {
+    may: ["owner", "operator"],
+    call: async (db, admin) =>
+      assertApplied(
+        await runledger.editJobs(db, [{ jobId: await jobOf(admin, "PENDING"), eventSeq: 1 }], { ...ALL, priority: 9 }),
+      ),
+  },
+  cancelJobs: {
+    may: ["owner", "worker", "operator"],
+    call: async (db, admin) => {
+      const { jobId } = await leasedStep(admin);
+      const jobs = [{ jobId: await jobOf(admin, "PENDING"), eventSeq: 1 }, { jobId, eventSeq: 2 }];
+      assertApplied(await runledger.cancelJobs(db, jobs, { ...ALL, reason: "because" }));
+    },
+  },
+  requeueJobs: {
+    may: ["owner", "operator"],
+    call: async (db, admin) =>
+      assertApplied(
+        await runledger.requeueJobs(db, [{ jobId: await jobOf(admin, "DEAD_LETTERED"), eventSeq: 4 }], ALL),
+      ),
+  },
+  runJobScheduleNow: {
+    may: ["owner", "operator"],
+    call: async (db, admin) => runledger.runJobScheduleNow(db, await scheduleOf(admin), { ...ALL, actor: "me" }),
+  },
+  listOperatorActions: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.listOperatorActions(db, ALL),
+  },
   deleteFinishedJobs: {
     may: ["owner", "operator"],
     call: (db) => runledger.deleteFinishedJobs(db, { olderThanMs: 3_600_000 }),
   },
   setJobDefinitionEnabled: {
     may: ["owner", "operator"],
-    call: (db) => runledger.setJobDefinitionEnabled(db, "a", true),
+    call: async (db) => {
+      await runledger.setJobDefinitionEnabled(db, "a", { isEnabled: false, actor: "me" });
+      await runledger.setJobDefinitionEnabled(db, "a", { isEnabled: true, actor: "me" });
+    },
   },
   upsertJobRuntimeConfig: {
     may: ["owner", "operator"],
@@ -578,6 +624,8 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
     "update runledger.job_queue set max_attempts = 100",
     "select idempotency_key from runledger.job_queue",
     "select enqueue_request from runledger.job_queue",
+    "select runledger.edit_pending_jobs('[]', 'all', null, '{}', '{}')",
+    "insert into runledger.operator_actions (action, subject) values ('SCHEDULE_RUN', 's')",
     "delete from runledger.job_dead_letters",
     "select count(*) from runledger.job_dead_letters",
     "update runledger.job_definitions set is_enabled = true",
@@ -586,7 +634,7 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
     "update runledger.job_schedules set is_active = true",
     "update runledger.job_schedules set organization_id = null",
     "delete from runledger.job_schedules",
-    "select runledger.set_job_definitions_enabled('[]', true)",
+    "select runledger.set_job_definitions_enabled('[]', true, '{}')",
     "select message from runledger.job_logs",
     "update runledger.job_logs set message = 'x'",
     "delete from runledger.job_logs",
@@ -604,6 +652,11 @@ const FORBIDDEN: Readonly<Record<Exclude<Role, "owner">, readonly string[]>> = {
     "delete from runledger.job_queue",
     "truncate runledger.job_queue cascade",
     "update runledger.job_queue set payload = '1'",
+    "update runledger.job_queue set priority = 9",
+    "insert into runledger.operator_actions (action, subject, occurred_at) values ('SCHEDULE_RUN', 's', now())",
+    "update runledger.operator_actions set actor = 'somebody else'",
+    "delete from runledger.operator_actions",
+    "truncate runledger.operator_actions",
     "update runledger.job_queue set output = '1'",
     "update runledger.job_queue set organization_id = null",
     "update runledger.job_queue set idempotency_key = null",

@@ -272,7 +272,7 @@ for (const [way, activate] of Object.entries(ACTIVATIONS)) {
       const result = await whileHeld(
         sql,
         ending,
-        (tx) => setJobDefinitionEnabled(tx, "b", false),
+        (tx) => setJobDefinitionEnabled(tx, "b", { isEnabled: false }),
         () => activate(sql),
       );
       if (ending === "rollback") assert.equal(result.status, "fulfilled");
@@ -286,7 +286,12 @@ for (const [way, activate] of Object.entries(ACTIVATIONS)) {
     Deno.test(`disabling a type waits for ${way}: ${ending}`, async () => {
       await using database = await prepareGuard();
       const { sql } = database;
-      const result = await whileHeld(sql, ending, activate, () => setJobDefinitionEnabled(sql, "b", false));
+      const result = await whileHeld(
+        sql,
+        ending,
+        activate,
+        () => setJobDefinitionEnabled(sql, "b", { isEnabled: false }),
+      );
       if (ending === "rollback") assert.equal(result.status, "fulfilled");
       else {
         assert(result.status === "rejected");
@@ -309,7 +314,7 @@ for (const [way, activate] of Object.entries(ACTIVATIONS)) {
         sql.begin(`isolation level ${isolation}`, async (tx) => {
           await tx`select from runledger.job_schedules`;
           await activate(sql);
-          await setJobDefinitionEnabled(tx, "b", false);
+          await setJobDefinitionEnabled(tx, "b", { isEnabled: false });
         }),
         (error) =>
           isRunledgerError(error, "job_definition.active_schedule_exists") ||
@@ -325,7 +330,7 @@ for (const [way, activate] of Object.entries(ACTIVATIONS)) {
     await assert.rejects(
       sql.begin("isolation level repeatable read", async (tx) => {
         await tx`select from runledger.job_definitions`;
-        await setJobDefinitionEnabled(sql, "b", false);
+        await setJobDefinitionEnabled(sql, "b", { isEnabled: false });
         await activate(tx);
       }),
       (error) => isRunledgerError(error) && error.code !== "db.query_failed",
@@ -338,7 +343,7 @@ Deno.test("pausing waits for nobody who changes the definition", async () => {
   await using database = await prepareGuard();
   const { sql } = database;
   await sql.begin(async (tx) => {
-    await setJobDefinitionEnabled(tx, "b", false);
+    await setJobDefinitionEnabled(tx, "b", { isEnabled: false });
     await setJobScheduleActive(sql, "paused", { ...ALL, isActive: false });
   });
 });
@@ -358,7 +363,7 @@ Deno.test("storing definitions and schedules waits for no schedule that is being
 Deno.test("raw SQL keeps the rule too", async () => {
   await using database = await prepareGuard();
   const { sql } = database;
-  await setJobDefinitionEnabled(sql, "b", false);
+  await setJobDefinitionEnabled(sql, "b", { isEnabled: false });
   const refused = { code: "23503", constraint_name: "job_schedules_enabled_definition_fkey" };
   await assert.rejects(sql`update runledger.job_schedules set is_active = true where name = 'paused'`, refused);
   await assert.rejects(sql`update runledger.job_definitions set is_enabled = false where job_type = 'a'`, refused);
@@ -369,8 +374,8 @@ Deno.test("random rivals that enable, disable, activate and pause never deadlock
   await using database = await openTestDatabase({ max: 8 });
   const { sql } = database;
   const actions: readonly ((name: string, jobType: string) => Promise<unknown>)[] = [
-    (_name, jobType) => setJobDefinitionEnabled(sql, jobType, false),
-    (_name, jobType) => setJobDefinitionEnabled(sql, jobType, true),
+    (_name, jobType) => setJobDefinitionEnabled(sql, jobType, { isEnabled: false }),
+    (_name, jobType) => setJobDefinitionEnabled(sql, jobType, { isEnabled: true }),
     (name) => setJobScheduleActive(sql, name, { ...ALL, isActive: true }),
     (name) => setJobScheduleActive(sql, name, { ...ALL, isActive: false }),
     (name, jobType) => upsertJobSchedule(sql, schedule({ name, jobType })),

@@ -457,7 +457,7 @@ Deno.test("schedules are listed by name in pages, by scope, type and state, and 
     ]
   ) await assert.rejects(call(), hasCode("job_schedule.not_found"));
   // A type that had schedules only in the past can be switched off.
-  await setJobDefinitionEnabled(sql, "b", false);
+  await setJobDefinitionEnabled(sql, "b", { isEnabled: false });
 });
 
 for (const driver of DRIVERS) {
@@ -484,17 +484,17 @@ for (const driver of DRIVERS) {
       },
     });
     await assert.rejects(
-      setJobDefinitionEnabled(db, "a", false),
+      setJobDefinitionEnabled(db, "a", { isEnabled: false }),
       hasCode("job_definition.active_schedule_exists", { jobTypes: ["a"], schedules: ["nightly"] }),
     );
     await setJobScheduleActive(db, "nightly", { ...ALL, isActive: false });
-    await setJobDefinitionEnabled(db, "a", false);
+    await setJobDefinitionEnabled(db, "a", { isEnabled: false });
     await assert.rejects(
       setJobScheduleActive(db, "nightly", { ...ALL, isActive: true }),
       hasCode("job_schedule.definition_not_found_or_disabled", { jobTypes: ["a"] }),
     );
     // What was refused left the transaction usable.
-    await setJobDefinitionEnabled(db, "a", true);
+    await setJobDefinitionEnabled(db, "a", { isEnabled: true });
     assert(await deleteJobSchedule(db, "nightly", ALL));
   });
 }

@@ -28,7 +28,37 @@ const ON_JOBS: Readonly<Record<string, ScopedCall>> = {
   requeueJob: (db, id, scope) =>
     runledger.requeueJob(db, id, { scope, expectedStatus: "DEAD_LETTERED", expectedRunNumber: 1 }),
   replayJob: (db, id, scope) => runledger.replayJob(db, id, { scope, replayKey: newId() }),
+  editJob: (db, id, scope) => runledger.editJob(db, id, { scope, priority: nextPriority(), payload: "edited" }),
+  // Their answers name the job, which the caller knows.
+  cancelJobs: async (db, id, scope) =>
+    withoutIds(await runledger.cancelJobs(db, [{ jobId: id, eventSeq: await eventSeqOf(db, id) }], { scope })),
+  requeueJobs: async (db, id, scope) =>
+    withoutIds(await runledger.requeueJobs(db, [{ jobId: id, eventSeq: await eventSeqOf(db, id) }], { scope })),
+  editJobs: async (db, id, scope) =>
+    withoutIds(
+      await runledger.editJobs(db, [{ jobId: id, eventSeq: await eventSeqOf(db, id) }], {
+        scope,
+        priority: nextPriority(),
+      }),
+    ),
 };
+
+let priority = 0;
+
+/** Another one each time, so that each edit changes something. */
+function nextPriority(): number {
+  return ++priority;
+}
+
+/** The version of a job, read behind the library's back: whoever guesses it must not get further. */
+async function eventSeqOf(sql: Sql, id: string): Promise<number> {
+  const [row] = await sql<{ event_seq: number }[]>`select event_seq from runledger.job_queue where id = ${id}::uuid`;
+  return row?.event_seq ?? 1;
+}
+
+function withoutIds({ applied, skipped }: runledger.BulkResult): unknown {
+  return { applied: applied.length, skipped: skipped.map(({ reason }) => reason) };
+}
 
 /** Functions on one workflow run. */
 const ON_RUNS: Readonly<Record<string, ScopedCall>> = {
@@ -61,6 +91,7 @@ const ON_SCHEDULES: Readonly<Record<string, ScopedCall>> = {
   setJobScheduleNextFireAt: (db, name, scope) =>
     runledger.setJobScheduleNextFireAt(db, name, { scope, nextFireAt: new Date() }),
   deleteJobSchedule: (db, name, scope) => runledger.deleteJobSchedule(db, name, { scope }),
+  runJobScheduleNow: (db, name, scope) => runledger.runJobScheduleNow(db, name, { scope }),
 };
 
 /** Of the ledger: nothing was seen yet. */
@@ -126,6 +157,26 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
       piece = await runledger.readLedger(db, { scope, position: piece.position });
     }
     return ids;
+  },
+  previewJobs: async (db, scope) => {
+    const ids: string[] = [];
+    for (const status of ["PENDING", "LEASED", "DEAD_LETTERED", "CANCELED"] as const) {
+      ids.push(...(await runledger.previewJobs(db, { scope, status, limit: 1000 })).items.map(({ jobId }) => jobId));
+    }
+    return ids;
+  },
+  // They name schedules, whose ids the test knows.
+  listOperatorActions: async (db, scope) => {
+    for (const { name } of (await runledger.listJobSchedules(db, { scope, limit: 1 })).items) {
+      await runledger.setJobScheduleNextFireAt(db, name, { scope, nextFireAt: new Date() });
+    }
+    const { items } = await runledger.listOperatorActions(db, { scope, limit: 1000 });
+    const names = items.map(({ subject }) => subject);
+    const rows = await db<{ id: string }[]>`
+      select id from runledger.job_schedules where name in (select jsonb_array_elements_text(${
+      JSON.stringify(names)
+    }::text::jsonb))`;
+    return rows.map(({ id }) => id);
   },
   // As many jobs as are held.
   listActiveWorkers: async (db, scope) => {
@@ -260,6 +311,8 @@ async function othersOf(sql: Sql, owner: Owner): Promise<string> {
         where event.job_id in (select (foreign_jobs.queue).id from foreign_jobs)
       union all select letter::text from runledger.job_dead_letters as letter
         where letter.organization_id is distinct from ${own}::uuid
+      union all select action::text from runledger.operator_actions as action
+        where action.organization_id is distinct from ${own}::uuid
       union all select log::text from runledger.job_logs as log
         where log.job_id in (select (foreign_jobs.queue).id from foreign_jobs)
       union all select step::text from runledger.workflow_steps as step

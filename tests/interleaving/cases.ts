@@ -7,9 +7,9 @@
 import assert from "node:assert/strict";
 import { newId } from "@runledger/core";
 import type { JobLease, JobOutcome, JobRequest } from "@runledger/core";
-import type { ClaimedJob } from "@runledger/postgres";
+import type { ClaimedJob, FrozenJob } from "@runledger/postgres";
 import type postgres from "postgres";
-import { PAST_TIMES } from "../model/job_model.ts";
+import { LATER, PAST_TIMES } from "../model/job_model.ts";
 import type { JobModel } from "../model/job_model.ts";
 import { perform } from "../model/operation.ts";
 import type { Operation } from "../model/operation.ts";
@@ -98,6 +98,11 @@ function claim(name: string, limit: number): Case {
   };
 }
 
+/** Both jobs as they are before the sessions begin. */
+function frozen({ model, jobIds }: Fixture): readonly FrozenJob[] {
+  return jobIds.map((jobId) => ({ jobId, eventSeq: model.jobs.get(jobId)?.events.length ?? 1 }));
+}
+
 function requeue(name: string, expectedStatus: "DEAD_LETTERED" | "CANCELED", states: readonly StartState[]): Case {
   return {
     name,
@@ -143,6 +148,36 @@ export const CASES: readonly Case[] = [
     operation: ({ leases }) => ({ op: "release", leases: leases.toReversed() }),
   },
   { name: "cancel", states: ["pending", "leased"], operation: ({ jobIds: [jobId] }) => ({ op: "cancel", jobId }) },
+  {
+    name: "edit",
+    states: ["pending"],
+    operation: ({ jobIds: [jobId] }) => ({ op: "edit", jobId, change: { priority: -1, payload: { n: 3 } } }),
+  },
+  {
+    name: "edit as seen",
+    states: ["pending"],
+    operation: ({ jobIds: [jobId] }) => ({
+      op: "edit",
+      jobId,
+      change: { nextRunAt: LATER },
+      expectedEventSeq: 1,
+    }),
+  },
+  {
+    name: "edit both, reversed",
+    states: ["pending"],
+    operation: (fixture) => ({ op: "editMany", jobs: frozen(fixture).toReversed(), change: { nextRunAt: LATER } }),
+  },
+  {
+    name: "cancel both, reversed",
+    states: ["pending", "leased"],
+    operation: (fixture) => ({ op: "cancelMany", jobs: frozen(fixture).toReversed() }),
+  },
+  {
+    name: "requeue both, reversed",
+    states: ["dead", "canceled", "canceling"],
+    operation: (fixture) => ({ op: "requeueMany", jobs: frozen(fixture).toReversed(), progress: "keep" }),
+  },
   requeue("requeue dead letter", "DEAD_LETTERED", ["dead"]),
   requeue("requeue canceled", "CANCELED", ["canceled", "canceling"]),
   {
@@ -193,6 +228,7 @@ export const OPPOSED: readonly (readonly [Case, Case, Case])[] = [
     settleBoth("fail both, reversed", RETRY, true),
   ],
   [CANCEL_SECOND, settleBoth("succeed both", { kind: "succeeded" }, false), namedCase("release both")],
+  [CANCEL_SECOND, settleBoth("succeed both", { kind: "succeeded" }, false), namedCase("cancel both, reversed")],
   [CANCEL_SECOND, namedCase("heartbeat both, posted"), namedCase("release both")],
   [ENQUEUE_FIRST_KEY, namedCase("enqueue keys in order"), namedCase("enqueue keys reversed")],
   [ENQUEUE_FIRST_KEY, namedCase("enqueue keys in order"), namedCase("enqueue keys, one different")],

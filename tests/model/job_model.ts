@@ -19,16 +19,19 @@ import type {
 } from "@runledger/core";
 import { isRetryableFailureKind, isTerminalJobStatus } from "@runledger/core";
 import type {
+  BulkResult,
   CanceledJob,
   ClaimedJob,
+  EditJobResult,
   EnqueuedJob,
+  FrozenJob,
   HeartbeatResult,
   ReapedJob,
   ReplayedJob,
   SettledJob,
 } from "@runledger/postgres";
 import { assertRefused, assertValue, isSame, valueOf } from "./operation.ts";
-import type { Operation, OperationResult } from "./operation.ts";
+import type { ModelChange, Operation, OperationResult } from "./operation.ts";
 
 /** The settings that a request leaves out. */
 export interface ModelDefinition {
@@ -50,14 +53,14 @@ interface Due {
 export interface ModelJob {
   readonly jobId: string;
   readonly jobType: string;
-  readonly priority: number;
   readonly maxAttempts: number;
-  readonly payload: JsonValue;
   readonly idempotencyKey: string | undefined;
   readonly request: Readonly<Record<string, JsonValue>> | undefined;
   readonly replayOf: { readonly jobId: string; readonly replayKey: string; readonly reason: string } | undefined;
   /** Which run's step it is, if it is one. */
   readonly step: ModelJobOfStep | undefined;
+  priority: number;
+  payload: JsonValue;
   status: JobStatus;
   stage: JobStage;
   due: Due;
@@ -151,6 +154,28 @@ export class JobModel {
         return this.#release(operation.leases, result);
       case "cancel":
         return this.#cancel(operation.jobId, result);
+      case "edit":
+        return this.#edit(operation, result);
+      case "cancelMany":
+        return this.#many(operation.jobs, result, (job) => {
+          if (isTerminalJobStatus(job.status)) return "not_applicable";
+          this.#callOff(job, "CANCELED");
+          return undefined;
+        });
+      case "requeueMany":
+        return this.#many(operation.jobs, result, (job) => {
+          if (job.status !== "DEAD_LETTERED" && job.status !== "CANCELED") return "not_applicable";
+          if (job.leaseEnd === Infinity) return "not_quiesced";
+          this.#again(job, operation.progress === "reset");
+          return undefined;
+        });
+      case "editMany":
+        return this.#many(operation.jobs, result, (job, isApplied) => {
+          if (job.status !== "PENDING") return "not_applicable";
+          if (!(this.#differs(job, operation.change) ?? isApplied)) return "unchanged";
+          this.#change(job, operation.change);
+          return undefined;
+        });
       case "requeue":
         return this.#requeue(operation, result);
       case "requeueDeadLetters":
@@ -505,6 +530,67 @@ export class JobModel {
     const answer = valueOf(result) as CanceledJob;
     assert.deepEqual([answer.jobId, answer.leaseQuiescesAt !== undefined], [jobId, isQuiescing]);
     this.#callOff(job, "CANCELED");
+  }
+
+  #edit(operation: Extract<Operation, { op: "edit" }>, result: OperationResult): void {
+    const { jobId, change, expectedEventSeq } = operation;
+    const job = this.jobs.get(jobId);
+    if (job === undefined) return assertRefused(result, "job.not_found");
+    const { status, events: { length: eventSeq } } = job;
+    if (expectedEventSeq !== undefined && expectedEventSeq !== eventSeq) {
+      return assertValue(result, { kind: "mismatch", status, eventSeq });
+    }
+    if (job.step !== undefined && change.payload !== undefined) {
+      return assertRefused(result, "job.workflow_edit_not_supported");
+    }
+    if (status !== "PENDING") return assertValue(result, { kind: "mismatch", status, eventSeq });
+    const isEdited = this.#differs(job, change) ?? (valueOf(result) as EditJobResult).kind === "edited";
+    assertValue(result, isEdited ? { kind: "edited", eventSeq: eventSeq + 1 } : { kind: "unchanged", eventSeq });
+    if (isEdited) this.#change(job, change);
+  }
+
+  /** Whether an edit changes anything; undefined if only the database knows, since a delay has no date here. */
+  #differs(job: ModelJob, change: ModelChange): boolean | undefined {
+    if (change.priority !== undefined && change.priority !== job.priority) return true;
+    if (change.payload !== undefined && !isSame(change.payload, job.payload)) return true;
+    if (change.nextRunAt === undefined) return false;
+    const due = this.#requestedDue(change.nextRunAt);
+    if (due.at === Infinity && job.due.at === Infinity) return undefined;
+    return due.at !== job.due.at || due.isExact !== job.due.isExact;
+  }
+
+  #change(job: ModelJob, change: ModelChange): void {
+    job.priority = change.priority ?? job.priority;
+    job.payload = change.payload ?? job.payload;
+    if (change.nextRunAt !== undefined) job.due = this.#requestedDue(change.nextRunAt);
+    this.#post(job, "EDITED");
+  }
+
+  /** Does something to each job that is as it was looked at; `apply` says why it cannot, or nothing if it did. */
+  #many(
+    jobs: readonly FrozenJob[],
+    result: OperationResult,
+    apply: (job: ModelJob, isApplied: boolean) => BulkResult["skipped"][number]["reason"] | undefined,
+  ): void {
+    const answer = valueOf(result) as BulkResult;
+    const applied: string[] = [];
+    const skipped: BulkResult["skipped"][number][] = [];
+    for (const { jobId, eventSeq } of jobs) {
+      const job = this.jobs.get(jobId);
+      const reason = job === undefined
+        ? "not_found"
+        : job.events.length !== eventSeq
+        ? "changed"
+        : apply(job, answer.applied.includes(jobId));
+      if (reason === undefined) applied.push(jobId);
+      else if (
+        reason === "not_found" && answer.skipped.some((one) => one.jobId === jobId && one.reason === "changed")
+      ) {
+        // A job that was deleted while the statement waited for it was there when it began.
+        skipped.push({ jobId, reason: "changed" });
+      } else skipped.push({ jobId, reason });
+    }
+    assert.deepEqual(answer, { applied, skipped });
   }
 
   #callOff(job: ModelJob, reason: string): void {

@@ -6,12 +6,15 @@
 
 import assert from "node:assert/strict";
 import { isRunledgerError } from "@runledger/core";
-import type { JobLease, JobOutcome, JobRequest, JobStatus, RunledgerErrorDetail } from "@runledger/core";
+import type { JobLease, JobOutcome, JobRequest, JobStatus, JsonValue, RunledgerErrorDetail } from "@runledger/core";
 import {
   appendJobLogs,
   cancelJob,
+  cancelJobs,
   claimJobs,
   deleteFinishedJobs,
+  editJob,
+  editJobs,
   enqueueJobs,
   heartbeatJobs,
   reapExpiredLeases,
@@ -20,10 +23,18 @@ import {
   replayJob,
   requeueDeadLetters,
   requeueJob,
+  requeueJobs,
   setJobDefinitionEnabled,
   settleJobs,
 } from "@runledger/postgres";
-import type { JobProgressUpdate, Queryable } from "@runledger/postgres";
+import type { FrozenJob, JobProgressUpdate, Queryable } from "@runledger/postgres";
+
+/** What an edit changes. */
+export interface ModelChange {
+  readonly nextRunAt?: Date;
+  readonly priority?: number;
+  readonly payload?: JsonValue;
+}
 
 /** One call of the library, with its arguments. */
 export type Operation =
@@ -38,6 +49,10 @@ export type Operation =
   }
   | { readonly op: "release"; readonly leases: readonly JobLease[] }
   | { readonly op: "cancel"; readonly jobId: string }
+  | { readonly op: "edit"; readonly jobId: string; readonly change: ModelChange; readonly expectedEventSeq?: number }
+  | { readonly op: "cancelMany"; readonly jobs: readonly FrozenJob[] }
+  | { readonly op: "requeueMany"; readonly jobs: readonly FrozenJob[]; readonly progress: "keep" | "reset" }
+  | { readonly op: "editMany"; readonly jobs: readonly FrozenJob[]; readonly change: Omit<ModelChange, "payload"> }
   | {
     readonly op: "requeue";
     readonly jobId: string;
@@ -100,6 +115,17 @@ function call(db: Queryable, operation: Operation): Promise<unknown> {
       return releaseJobs(db, operation.leases);
     case "cancel":
       return cancelJob(db, operation.jobId, { scope: "all" });
+    case "edit": {
+      const { jobId, change, expectedEventSeq } = operation;
+      const expected = expectedEventSeq === undefined ? {} : { expectedEventSeq };
+      return editJob(db, jobId, { scope: "all", ...change, ...expected });
+    }
+    case "cancelMany":
+      return cancelJobs(db, operation.jobs, { scope: "all" });
+    case "requeueMany":
+      return requeueJobs(db, operation.jobs, { scope: "all", progress: operation.progress });
+    case "editMany":
+      return editJobs(db, operation.jobs, { scope: "all", ...operation.change });
     case "requeue": {
       const { jobId, expectedStatus, expectedRunNumber, progress } = operation;
       return requeueJob(db, jobId, { scope: "all", expectedStatus, expectedRunNumber, progress });
@@ -119,7 +145,7 @@ function call(db: Queryable, operation: Operation): Promise<unknown> {
       return deleteFinishedJobs(db, { olderThanMs: 0, statuses, expiresIdempotencyKeys });
     }
     case "setEnabled":
-      return setJobDefinitionEnabled(db, operation.jobType, operation.isEnabled);
+      return setJobDefinitionEnabled(db, operation.jobType, { isEnabled: operation.isEnabled });
   }
 }
 

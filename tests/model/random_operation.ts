@@ -42,8 +42,12 @@ const WEIGHTS = {
   settleMany: 2,
   release: 2,
   cancel: 2,
+  cancelMany: 1,
+  edit: 4,
+  editMany: 2,
   requeue: 3,
   requeueDeadLetters: 1,
+  requeueMany: 2,
   replay: 3,
   reap: 2,
   retention: 2,
@@ -92,6 +96,14 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
   const lease = altered(choice[which % Math.max(choice.length, 1)] ?? NO_LEASE, other);
   const second = choice[other % Math.max(choice.length, 1)] ?? NO_LEASE;
   const both = second.jobId === lease.jobId ? [lease] : [lease, second];
+  // Now and then as they were some events ago.
+  const frozen = (statuses: readonly JobStatus[]) =>
+    jobs.filter((id, index) => statuses.includes(model.jobs.get(id)?.status ?? "PENDING") || index % 8 === other)
+      .slice(which % 3, which % 3 + 3)
+      .map((id) => ({
+        jobId: id,
+        eventSeq: Math.max((model.jobs.get(id)?.events.length ?? 1) - (other % 5 === 0 ? 1 : 0), 1),
+      }));
   const operation = (): Operation => {
     switch (kind) {
       case "enqueue":
@@ -119,6 +131,16 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
         return { op: "release", leases: both };
       case "cancel":
         return { op: "cancel", jobId };
+      case "cancelMany":
+        return { op: "cancelMany", jobs: frozen(["PENDING", "LEASED"]) };
+      case "edit": {
+        const id = oftenOneIn(["PENDING"]);
+        const eventSeq = (model.jobs.get(id)?.events.length ?? 1) + (other % 4 === 0 ? 1 : 0);
+        const change = { ...schedulingOf(how), ...(how % 3 === 0 ? { payload: { n: other % 4 } } : {}) };
+        return { op: "edit", jobId: id, change, ...(how % 2 === 0 ? { expectedEventSeq: eventSeq } : {}) };
+      }
+      case "editMany":
+        return { op: "editMany", jobs: frozen(["PENDING"]), change: schedulingOf(how) };
       case "requeue":
         return {
           op: "requeue",
@@ -130,6 +152,12 @@ export function resolveIntent(intent: Intent, model: JobModel, leases: readonly 
         };
       case "requeueDeadLetters":
         return { op: "requeueDeadLetters", limit: 1 + which % 3, ...(how % 2 === 0 ? {} : { jobType: "a" }) };
+      case "requeueMany":
+        return {
+          op: "requeueMany",
+          jobs: frozen(["DEAD_LETTERED", "CANCELED"]),
+          progress: how % 2 === 0 ? "keep" : "reset",
+        };
       case "replay":
         return {
           op: "replay",
@@ -190,6 +218,12 @@ function keyed(number: number): JobRequest {
     payload: { n: number % 8 === 7 ? 1 : 0 },
     ...(number % 11 === 10 ? { priority: 3 } : {}),
   };
+}
+
+function schedulingOf(number: number): { readonly priority?: number; readonly nextRunAt?: Date } {
+  const nextRunAt = [...PAST_TIMES, LATER][number % 4];
+  if (number % 5 === 0 && nextRunAt !== undefined) return { nextRunAt };
+  return { priority: number % 3, ...(number % 2 === 0 && nextRunAt !== undefined ? { nextRunAt } : {}) };
 }
 
 function progressOf(number: number): { readonly done: number; readonly total?: number } {

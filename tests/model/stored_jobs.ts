@@ -20,7 +20,7 @@ select
   queue.event_seq, queue.lease_token, queue.progress_done::integer as progress_done,
   queue.progress_total::integer as progress_total, queue.status_reason, queue.last_error_code,
   queue.last_error_message, queue.idempotency_key, queue.replay_of_job_id,
-  queue.checkpoint::text as checkpoint, queue.output::text as output,
+  queue.payload::text as payload, queue.checkpoint::text as checkpoint, queue.output::text as output,
   queue.next_run_at <= clock_timestamp() as is_due, queue.lease_expires_at > clock_timestamp() as is_lease_running,
   queue.lease_expires_at is not null as has_lease_end,
   (
@@ -93,6 +93,7 @@ function assertStoredJob(row: StoredRow, job: ModelJob): void {
     statusReason: row["status_reason"] ?? undefined,
     lastErrorCode: row["last_error_code"] ?? undefined,
     idempotencyKey: row["idempotency_key"] ?? undefined,
+    payload: parsed(row["payload"]),
     checkpoint: parsed(row["checkpoint"]),
     output: parsed(row["output"]),
   };
@@ -109,6 +110,7 @@ function assertStoredJob(row: StoredRow, job: ModelJob): void {
     statusReason: job.statusReason,
     lastErrorCode: job.lastErrorCode,
     idempotencyKey: job.idempotencyKey,
+    payload: job.payload,
     checkpoint: job.checkpoint,
     output: job.output,
   };
