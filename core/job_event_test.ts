@@ -197,6 +197,24 @@ const HISTORIES: Readonly<Record<JobStatus, readonly (readonly [JobEventType, Gi
 };
 
 /** Every way to try to reach each status with further events. */
+Deno.test("an edit changes nothing that the ledger adds up to, and is of a job that waits", () => {
+  const edited = ["EDITED", { payload: { replaces_payload: false, priority: 3 } }] as const;
+  for (const from of JOB_STATUSES) {
+    const history = HISTORIES[from];
+    if (from !== "PENDING") {
+      refused(new RegExp(`cannot be while the job is ${from}`), ...history, edited);
+      continue;
+    }
+    const before = replayJobEvents(ledger(...history));
+    assert.deepEqual(replayJobEvents(ledger(...history, edited, edited)), {
+      ...before,
+      eventSeq: before.eventSeq + 2,
+    });
+  }
+  const retrying = [enqueued, leased(1), failed(1), retried, ["EDITED", { attempt: 1 }], leased(2)] as const;
+  assert.equal(replayJobEvents(ledger(...retrying)).attempt, 2);
+});
+
 const ENDINGS: readonly (readonly [JobStatus, readonly (readonly [JobEventType, Given?])[]])[] = [
   ["LEASED", [leased(1)]],
   ["LEASED", [leased(2)]],

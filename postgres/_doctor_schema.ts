@@ -182,6 +182,7 @@ const ROLE_FUNCTIONS: Readonly<Record<string, readonly string[]>> = {
   runledger_operator: [
     "job_metrics",
     "set_job_definitions_enabled",
+    "edit_pending_jobs",
     "delete_finished_jobs",
     "cancel_locked_jobs",
     "cancel_workflow_run",
