@@ -20,7 +20,7 @@ export const JOB_STATUSES: readonly JobStatus[] = ["PENDING", "LEASED", "SUCCEED
 
 /** Which statuses may follow each status. The database refuses every other change. */
 export const JOB_TRANSITIONS: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
-  /** Claimed, called off, or put off without a claim. */
+  /** Claimed, or called off. */
   PENDING: ["LEASED", "CANCELED"],
   /** Settled; or back to PENDING by retry, continuation, snooze, release of an unstarted claim, or the reaper. */
   LEASED: ["PENDING", "SUCCEEDED", "DEAD_LETTERED", "CANCELED"],

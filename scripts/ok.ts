@@ -28,6 +28,7 @@ async function runGates(withTests: boolean): Promise<number> {
     { name: "locks", args: ["run", "--allow-read", "scripts/check_locks.ts"] },
     { name: "migrations", args: ["run", "--allow-read", "scripts/embed_migrations.ts", "--check"] },
     { name: "error docs", args: ["run", "--allow-read", "scripts/write_error_docs.ts", "--check"] },
+    { name: "state docs", args: ["run", "--allow-read", "scripts/write_state_docs.ts", "--check"] },
     { name: "front door", args: ["run", "--allow-all", "scripts/write_front_door.ts", "--check"] },
     { name: "docs code", args: ["task", "docs:check"] },
     { name: "npm build", args: ["run", "--allow-all", "scripts/build_npm.ts"] },

@@ -6,9 +6,9 @@
  * @module
  */
 
-import { readFile, writeFile } from "node:fs/promises";
 import { ERROR_CATALOGUE } from "../core/error_catalogue.ts";
 import type { ErrorCatalogueEntry, RunledgerErrorCategory } from "../core/error_catalogue.ts";
+import { wrap, writePage } from "./generated_page.ts";
 
 /** What the codes of a prefix have in common. A prefix without an entry here is a defect. */
 const GROUPS: Readonly<Record<string, string>> = {
@@ -94,34 +94,7 @@ function renderEntry(code: string, { category, message, cause, retry, action }: 
     `- **Retry helps:** ${retry}`,
     `- **What to do:** ${action}`,
   ];
-  return `\n### \`${code}\`\n\n${lines.map(wrap).join("\n")}\n`;
+  return `\n### \`${code}\`\n\n${lines.map((line) => wrap(line, "  ")).join("\n")}\n`;
 }
 
-/** Breaks a list item where `deno fmt` does, so that it leaves the page as it is. */
-function wrap(item: string): string {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of item.match(/(?:`[^`]*`|[^\s`])+/g) ?? []) {
-    if (line !== "" && line.length + 1 + word.length > 120) {
-      lines.push(line);
-      line = `  ${word}`;
-    } else {
-      line = line === "" ? word : `${line} ${word}`;
-    }
-  }
-  return [...lines, line].join("\n");
-}
-
-if (import.meta.main) {
-  const target = new URL("../docs/errors.md", import.meta.url);
-  const text = renderErrorDocs(ERROR_CATALOGUE);
-  const current = await readFile(target, "utf8").catch(() => "");
-  if (Deno.args.includes("--check")) {
-    if (current !== text) {
-      console.error("docs/errors.md is not what core/error_catalogue.ts says. Run: deno task docs:errors");
-      Deno.exit(1);
-    }
-  } else if (current !== text) {
-    await writeFile(target, text);
-  }
-}
+if (import.meta.main) await writePage("docs/errors.md", renderErrorDocs(ERROR_CATALOGUE), "docs:errors");
