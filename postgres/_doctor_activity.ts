@@ -123,7 +123,7 @@ export async function activityFindings(db: Queryable, limits: HealthLimits): Pro
 }
 
 const PROBE_CHANNEL = "runledger_doctor";
-const PROBE = "select pg_notify($1::text, '')";
+const PROBE = "select pg_notify($1::text, '')::text";
 
 /** Examines whether a notification arrives, if the handle can listen. */
 export async function listenFindings(db: Queryable, limits: HealthLimits): Promise<readonly HealthFinding[]> {

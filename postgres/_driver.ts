@@ -66,7 +66,7 @@ export function createScope(kind: Scope["kind"], connection?: { isLost: boolean 
 export function assertOpen(scope: Scope): void {
   if (scope.hasEnded) {
     throw new TypeError(
-      "This handle was used after its transaction ended. Use it only until the function given to atomically settles.",
+      "This handle was used after its transaction ended. Use it only until the function that it was given to settles.",
     );
   }
   if (scope.hasChild) {

@@ -78,17 +78,19 @@ const RAISED_BY_RUNLEDGER = "RL000";
 /** SQLSTATEs that a server gives before it has taken a statement, even when the connection is then closed. */
 const NOTHING_SENT_SQLSTATES: ReadonlySet<string> = new Set(["08001", "08004", "3D000", "53300", "57P03"]);
 
-/** Codes of sockets and of postgres.js that mean: no connection, and nothing was sent. */
+/** Codes of sockets, of postgres.js and of Prisma that mean: no connection or transaction, and nothing was sent or kept. */
 const NOTHING_SENT_CODES: ReadonlySet<string> = new Set([
   "CONNECT_TIMEOUT",
   "CONNECTION_ENDED",
+  "DatabaseNotReachable",
   "EAI_AGAIN",
   "ECONNREFUSED",
   "ENOTFOUND",
+  "P2028", // an interactive transaction that ran out of its time, or found no connection in time
 ]);
 
 const LOST_CODE =
-  /^(?:CONNECTION_(?:CLOSED|DESTROYED)|ECONN[A-Z]+|EPIPE|ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN)$/;
+  /^(?:CONNECTION_(?:CLOSED|DESTROYED)|ConnectionClosed|SocketTimeout|ECONN[A-Z]+|EPIPE|ETIMEDOUT|EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN)$/;
 
 // node-postgres and PGlite give these without any code; the texts are those of pg 8.23, pg-pool 3.14 and PGlite 0.5.
 const NOTHING_SENT_TEXT =
@@ -109,22 +111,43 @@ function textOf(value: unknown): string | undefined {
 }
 
 function readDriverError(error: unknown): DriverError {
-  if (typeof error !== "object" || error === null) {
+  const fields = fieldsOf(unwrapped(error));
+  if (fields === undefined) {
     return { code: undefined, constraint: undefined, detail: undefined, message: String(error), syscall: undefined };
   }
-  const fields = error as Readonly<Record<string, unknown>>;
+  const message = textOf(fields.originalMessage) ?? textOf(fields.message) ?? "";
   return {
-    code: textOf(fields.code),
-    constraint: textOf(fields.constraint_name) ?? textOf(fields.constraint), // postgres.js; node-postgres and PGlite
+    code: textOf(fields.originalCode) ?? textOf(fields.code) ?? textOf(fields.kind),
+    // postgres.js; node-postgres and PGlite; Prisma, which keeps the name of a check only in the text
+    constraint: textOf(fields.constraint_name) ?? textOf(fields.constraint) ??
+      textOf(fieldsOf(fields.constraint)?.index) ??
+      (fields.originalCode === undefined ? undefined : / constraint "([^"]+)"/.exec(message)?.[1]),
     detail: textOf(fields.detail),
-    message: textOf(fields.message) ?? "",
+    message,
     syscall: textOf(fields.syscall),
   };
 }
 
+/**
+ * What the driver threw, where an ORM wrapped it: Drizzle keeps it as `cause` of an error whose text quotes the
+ * statement's values, Prisma's adapters what they read of it in `meta`.
+ */
+function unwrapped(error: unknown): unknown {
+  const fields = fieldsOf(error);
+  if (fields === undefined) return error;
+  const adapterError = fieldsOf(fieldsOf(fields.meta)?.driverAdapterError) ?? fields;
+  if (fieldsOf(adapterError.cause)?.kind !== undefined) return adapterError.cause;
+  const isDrizzles = fields.code === undefined && typeof fields.query === "string" && Array.isArray(fields.params);
+  return isDrizzles && fields.cause !== undefined ? fields.cause : error;
+}
+
+function fieldsOf(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  return typeof value === "object" && value !== null ? value as Readonly<Record<string, unknown>> : undefined;
+}
+
 function isSqlState(code: string | undefined): code is string {
-  // EPIPE is the one error code of sockets that has the form of an SQLSTATE.
-  return code !== undefined && /^[0-9A-Z]{5}$/.test(code) && code !== "EPIPE";
+  // EPIPE is the one error code of sockets that has the form of an SQLSTATE; Prisma's own begin with P and a digit.
+  return code !== undefined && /^(?!P[1-9])[0-9A-Z]{5}$/.test(code) && code !== "EPIPE";
 }
 
 /** How a lost or missing connection shows in an error. */

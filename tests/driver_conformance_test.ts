@@ -12,6 +12,7 @@ import { createEphemeralDatabase } from "@runledger/test-support";
 import assert from "node:assert/strict";
 import { runScript, runStatement } from "../postgres/queryable.ts";
 import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 
 const database = await createEphemeralDatabase({ migrated: false });
 await sharedPGlite(); // before the first test: it is kept for all of them
@@ -327,7 +328,7 @@ const COMMIT_PROMISES: typeof PROMISES = {
   },
 };
 
-for (const driver of DRIVERS) {
+for (const driver of [...DRIVERS, ...ORM_DRIVERS]) {
   const promises = driver.commits ? { ...PROMISES, ...COMMIT_PROMISES } : PROMISES;
   for (const [promise, check] of Object.entries(promises)) {
     Deno.test(`${driver.name}: ${promise}`, async () => {

@@ -25,6 +25,7 @@ import { newId } from "@runledger/core";
 import { createEphemeralDatabase } from "@runledger/test-support";
 import { request, testDefinition } from "./support/database.ts";
 import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 
 const database = await createEphemeralDatabase();
 await migrate(await sharedPGlite());
@@ -51,7 +52,7 @@ const PAYLOADS: readonly JsonValue[] = [
   "x".repeat(1_000_000),
 ];
 
-for (const driver of DRIVERS) {
+for (const driver of [...DRIVERS, ...ORM_DRIVERS]) {
   Deno.test(`${driver.name}: jobs keep what they were given, from enqueue over claim to the end`, async () => {
     await using handle = await driver.open(database.url);
     const { db } = handle;

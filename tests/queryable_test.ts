@@ -14,6 +14,7 @@ import pg from "pg";
 import postgres from "postgres";
 import { assertUsable, runStatement } from "../postgres/queryable.ts";
 import { DRIVERS } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 import type { TestDriver } from "./support/drivers.ts";
 
 const database = await createEphemeralDatabase({ migrated: false });
@@ -81,7 +82,7 @@ async function pidOf(db: Queryable): Promise<unknown> {
 }
 
 /** PGlite has no connection, and the second plain object repeats a reserved connection. */
-const NETWORKED = DRIVERS.filter(({ name }) =>
+const NETWORKED = [...DRIVERS, ...ORM_DRIVERS].filter(({ name }) =>
   !name.startsWith("PGlite") && name !== "plain query object on postgres.js"
 );
 const COMMITTING = NETWORKED.filter(({ commits }) => commits);
@@ -126,9 +127,10 @@ for (const driver of COMMITTING.filter(({ name }) => !name.startsWith("plain")))
   });
 }
 
-// Not in a transaction that the user opened with postgres.js: when its connection breaks, `begin` itself writes to the
-// closed socket and ends the process with an uncaught TypeError (3.4.9). `atomically` on the pool is safe from that.
-for (const driver of NETWORKED.filter(({ name }) => !/^plain|postgres.js (?:transaction|savepoint)/.test(name))) {
+// Not in a transaction that the user or Drizzle opened with postgres.js: when its connection breaks, `begin` itself writes
+// to the closed socket and ends the process with an uncaught TypeError (3.4.9). `atomically` on the pool is safe from that.
+const BEGUN_BY_POSTGRES_JS = /^postgres.js (?:transaction|savepoint)|^Drizzle .* on postgres.js/;
+for (const driver of NETWORKED.filter(({ name }) => !name.startsWith("plain") && !BEGUN_BY_POSTGRES_JS.test(name))) {
   Deno.test(`${driver.name}: a connection lost before COMMIT is unavailable, and nothing was kept`, async () => {
     await using administrator = await Administrator.open();
     const handle = await driver.open(database.url);

@@ -24,19 +24,21 @@ export interface TestDriver {
   open(url: string): Promise<OpenHandle>;
 }
 
-function quietPool(url: string, options: Record<string, unknown> = {}): postgres.Sql {
+/** A small pool that prints no notices. */
+export function quietPool(url: string, options: Record<string, unknown> = {}): postgres.Sql {
   return postgres(url, { max: 2, connect_timeout: 0, onnotice: () => {}, ...options });
 }
 
 /** Without a timeout, postgres.js waits for ever for a connection that broke during a statement and was not reopened. */
-function endPool(sql: postgres.Sql): Promise<void> {
+export function endPool(sql: postgres.Sql): Promise<void> {
   return sql.end({ timeout: 0.1 });
 }
 
 /** Keeps the transaction that `begin` opens until the handle is closed. */
-async function holdTransaction<Tx extends Queryable>(
+export async function holdTransaction<Tx extends object>(
   begin: (fn: (tx: Tx) => Promise<void>) => Promise<unknown>,
   close: () => Promise<unknown>,
+  handleOf: (tx: Tx) => Queryable,
 ): Promise<OpenHandle> {
   const opened = Promise.withResolvers<Tx>();
   const released = Promise.withResolvers<void>();
@@ -49,7 +51,7 @@ async function holdTransaction<Tx extends Queryable>(
     opened.reject(error);
   });
   return {
-    db: await opened.promise,
+    db: handleOf(await opened.promise),
     async [Symbol.asyncDispose]() {
       released.resolve();
       await ended;
@@ -95,7 +97,7 @@ export const DRIVERS: readonly TestDriver[] = [
     commits: false,
     open(url) {
       const sql = quietPool(url);
-      return holdTransaction<postgres.TransactionSql>((fn) => sql.begin(fn), () => endPool(sql));
+      return holdTransaction<postgres.TransactionSql>((fn) => sql.begin(fn), () => endPool(sql), (tx) => tx);
     },
   },
   {
@@ -106,6 +108,7 @@ export const DRIVERS: readonly TestDriver[] = [
       return holdTransaction<postgres.TransactionSql>(
         (fn) => sql.begin((tx) => tx.savepoint(fn)),
         () => endPool(sql),
+        (tx) => tx,
       );
     },
   },
@@ -174,6 +177,7 @@ export const DRIVERS: readonly TestDriver[] = [
       return holdTransaction<Parameters<Parameters<PGlite["transaction"]>[0]>[0]>(
         (fn) => database.transaction(fn),
         () => Promise.resolve(),
+        (tx) => tx,
       );
     },
   },
