@@ -164,6 +164,39 @@ create table runledger.workflow_step_dependencies (
 create index workflow_step_dependencies_dependent_index
 on runledger.workflow_step_dependencies (dependent_step_id, prerequisite_step_id);
 
+-- The state machines of core/workflow_status.ts, as for jobs: AFTER triggers whose WHEN clause is false call nothing.
+create function runledger.refuse_workflow_transition() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  raise exception using
+    errcode = '23514', constraint = tg_name, schema = 'runledger', table = tg_table_name,
+    message = format('the status of %I cannot change from %s to %s', tg_table_name, old.status, new.status);
+end
+$fn$;
+
+create trigger workflow_runs_transition_check
+after update of status on runledger.workflow_runs
+for each row
+when (new.status <> old.status and old.status not in ('RUNNING', 'WAITING_FOR_EXTERNAL'))
+execute function runledger.refuse_workflow_transition();
+
+create trigger workflow_steps_transition_check
+after update of status on runledger.workflow_steps
+for each row
+when (
+  new.status <> old.status
+  and not case old.status
+    when 'ENQUEUED' then new.status in ('RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELED')
+    when 'RUNNING' then new.status in ('ENQUEUED', 'SUCCEEDED', 'FAILED', 'CANCELED')
+    when 'WAITING_FOR_EXTERNAL' then new.status in ('SUCCEEDED', 'FAILED', 'CANCELED')
+    when 'BLOCKED' then new.status in ('WAITING_FOR_EXTERNAL', 'ENQUEUED', 'CANCELED')
+    else false
+  end
+)
+execute function runledger.refuse_workflow_transition();
+
 -- What was done to a run after it was enqueued.
 create table runledger.workflow_run_mutations (
   run_id uuid not null,
