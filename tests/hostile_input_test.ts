@@ -110,6 +110,7 @@ interface Target {
   readonly lease: JobLease;
   readonly jobId: string;
   readonly succeededId: string;
+  readonly pendingId: string;
   readonly deadId: string;
   readonly runId: string;
 }
@@ -125,6 +126,27 @@ const BOOLEANS = ["yes", "x", "", 2, null, {}];
 
 const lost = ({ lease }: Target, fields: Record<string, unknown>): JobLease => ({ ...lease, ...fields }) as JobLease;
 const failed = { kind: "failed", failure: { kind: "TERMINAL", code: "x.y", message: "no" } } as const;
+
+/** A job that is not there. */
+const NOBODY: runledger.FrozenJob = { jobId: newId(), eventSeq: 1 };
+
+/** A bulk operation on jobs that may be none. */
+function bulk(
+  name: "cancelJobs" | "requeueJobs" | "editJobs",
+  { sql }: Target,
+  jobs: unknown,
+  fields: Record<string, unknown> = {},
+): Promise<unknown> {
+  const options = { ...ALL, ...(name === "editJobs" ? { priority: 1 } : {}), ...fields };
+  return runledger[name](sql, jobs as readonly runledger.FrozenJob[], options);
+}
+
+/** An edit of one job, by either function. */
+function editing(name: string, sql: Sql, jobId: string, change: Record<string, unknown>): Promise<unknown> {
+  return name === "editJob"
+    ? runledger.editJob(sql, jobId, { ...ALL, ...change })
+    : runledger.editJobs(sql, [{ jobId, eventSeq: 1 }], { ...ALL, ...change });
+}
 
 /** A run of one job, with fields of its step replaced. */
 function run(fields: Record<string, unknown> = {}): WorkflowRunRequest {
@@ -507,6 +529,125 @@ const ATTACKS: readonly Attack[] = [
     call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", [field]: value }),
   })),
   {
+    field: "editJob payload",
+    values: [...TEXTS, undefined, [undefined], new Map(), { toJSON: () => 1n }],
+    call: (value, { sql, pendingId }) => runledger.editJob(sql, pendingId, { ...ALL, payload: value }),
+  },
+  ...["reason", "actor", "jobId"].flatMap((field): Attack[] => [
+    {
+      field: `editJob ${field}`,
+      values: field === "jobId" ? IDS : TEXTS,
+      call: (value, { sql, pendingId }) =>
+        runledger.editJob(sql, field === "jobId" ? value : pendingId, { ...ALL, priority: 1, [field]: value }),
+    },
+    ...(["cancelJobs", "requeueJobs", "editJobs"] as const).map((name): Attack => ({
+      field: `${name} ${field}`,
+      values: field === "jobId" ? IDS : TEXTS,
+      call: (value, target) =>
+        field === "jobId"
+          ? bulk(name, target, [{ ...NOBODY, jobId: value }])
+          : bulk(name, target, [NOBODY], { [field]: value }),
+    })),
+  ]),
+  ...["editJob", "editJobs"].flatMap((name): Attack[] => [
+    {
+      field: `${name} nextRunAt`,
+      values: HOSTILE_DATES,
+      call: (value, { sql, pendingId }) => editing(name, sql, pendingId, { nextRunAt: value }),
+    },
+    {
+      field: `${name} priority`,
+      values: HOSTILE_NUMBERS,
+      call: (value, { sql, pendingId }) => editing(name, sql, pendingId, { priority: value }),
+    },
+    {
+      field: `${name} nothing`,
+      values: [undefined],
+      call: (_, { sql, pendingId }) => editing(name, sql, pendingId, {}),
+    },
+  ]),
+  {
+    field: "editJob expectedEventSeq",
+    values: HOSTILE_NUMBERS,
+    call: (value, { sql, pendingId }) =>
+      runledger.editJob(sql, pendingId, { ...ALL, priority: 1, expectedEventSeq: value }),
+  },
+  ...(["cancelJobs", "requeueJobs", "editJobs"] as const).flatMap((name): Attack[] => [
+    {
+      field: `${name} jobs`,
+      values: [...NO_TEXTS, [null], Array(2), [1], ["x"], [NOBODY, NOBODY]],
+      call: (value, target) => bulk(name, target, value),
+    },
+    {
+      field: `${name} eventSeq`,
+      values: HOSTILE_NUMBERS,
+      call: (value, target) => bulk(name, target, [{ ...NOBODY, eventSeq: value }]),
+    },
+  ]),
+  {
+    field: "requeueJobs progress",
+    values: TEXTS,
+    call: (value, { sql }) => runledger.requeueJobs(sql, [NOBODY], { ...ALL, progress: value }),
+  },
+  ...["status", "jobType", "errorCode", "text", "cursor"].map((field): Attack => ({
+    field: `previewJobs ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger.previewJobs(sql, { ...ALL, status: "PENDING", [field]: value }),
+  })),
+  ...["since", "until", "limit"].flatMap((field): Attack[] => {
+    const values = field === "limit" ? HOSTILE_NUMBERS : HOSTILE_DATES;
+    return [
+      {
+        field: `previewJobs ${field}`,
+        values,
+        call: (value, { sql }) => runledger.previewJobs(sql, { ...ALL, status: "CANCELED", [field]: value }),
+      },
+      {
+        field: `listOperatorActions ${field}`,
+        values,
+        call: (value, { sql }) => runledger.listOperatorActions(sql, { ...ALL, [field]: value }),
+      },
+    ];
+  }),
+  ...["action", "subject", "actor", "cursor"].map((field): Attack => ({
+    field: `listOperatorActions ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) => runledger.listOperatorActions(sql, { ...ALL, [field]: value }),
+  })),
+  ...["reason", "actor"].flatMap((field): Attack[] => [
+    {
+      field: `setJobDefinitionEnabled ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.setJobDefinitionEnabled(sql, "b", { isEnabled: true, [field]: value }),
+    },
+    {
+      field: `setJobScheduleActive ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.setJobScheduleActive(sql, "none", { ...ALL, isActive: true, [field]: value }),
+    },
+    {
+      field: `setJobScheduleNextFireAt ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) =>
+        runledger.setJobScheduleNextFireAt(sql, "none", { ...ALL, nextFireAt: new Date(0), [field]: value }),
+    },
+    {
+      field: `deleteJobSchedule ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.deleteJobSchedule(sql, "none", { ...ALL, [field]: value }),
+    },
+    {
+      field: `runJobScheduleNow ${field}`,
+      values: TEXTS,
+      call: (value, { sql }) => runledger.runJobScheduleNow(sql, "none", { ...ALL, [field]: value }),
+    },
+  ]),
+  {
+    field: "runJobScheduleNow name",
+    values: TEXTS,
+    call: (value, { sql }) => runledger.runJobScheduleNow(sql, value, ALL),
+  },
+  {
     field: "requeueDeadLetters limit",
     values: HOSTILE_NUMBERS,
     call: (value, { sql }) => runledger.requeueDeadLetters(sql, { ...ALL, jobType: "none", limit: value }),
@@ -762,6 +903,7 @@ Deno.test("each field of each public function takes hostile values or refuses th
     lease,
     jobId,
     succeededId: (await jobIn(sql, "SUCCEEDED")).jobId,
+    pendingId: (await jobIn(sql, "PENDING")).jobId,
     deadId: (await jobIn(sql, "DEAD_LETTERED")).jobId,
     runId: (await runledger.enqueueWorkflowRun(sql, gateRun())).runId,
   };

@@ -9,9 +9,12 @@
 import {
   appendJobLogs,
   cancelJob,
+  cancelJobs,
   claimJobs,
   createClaimCursor,
   deleteFinishedJobs,
+  editJob,
+  editJobs,
   enqueueJobs,
   getJob,
   getJobScheduleByName,
@@ -28,6 +31,8 @@ import {
   replayJob,
   requeueDeadLetters,
   requeueJob,
+  requeueJobs,
+  runJobScheduleNow,
   setJobScheduleActive,
   setJobScheduleNextFireAt,
   settleJobs,
@@ -147,6 +152,20 @@ async function callAll(session: ExplainingSession, round: string): Promise<void>
   const reaped = await session.explain("reapExpiredLeases", () => reapExpiredLeases(sql, { retryDelayMs: 9_000_000 }));
   assert(reaped.length > 0);
 
+  const made = await enqueueJobs(sql, Array.from({ length: 300 }, () => request()));
+  const frozen = (eventSeq: number) => made.map(({ jobId }) => ({ jobId, eventSeq }));
+  const never = { ...all, nextRunAt: new Date("2100-01-01") };
+  const bulk = {
+    editJobs: () => editJobs(sql, frozen(1), never),
+    cancelJobs: () => cancelJobs(sql, frozen(2), all),
+    requeueJobs: () => requeueJobs(sql, frozen(3), all),
+    "editJobs, again": () => editJobs(sql, frozen(4), never),
+  };
+  for (const [name, call] of Object.entries(bulk)) {
+    assert.equal((await session.explain(name, call)).applied.length, 300, name);
+  }
+  await session.explain("editJob", () => editJob(sql, made[0]?.jobId ?? "", { ...all, payload: round }));
+
   const { jobId } = first;
   await session.explain("getJob", () => getJob(sql, jobId, all));
   await session.explain("listJobEvents", () => listJobEvents(sql, jobId, all));
@@ -185,6 +204,7 @@ async function callAll(session: ExplainingSession, round: string): Promise<void>
   assert.equal(fired.length, 20);
   const { name } = schedules[0] as { readonly name: string };
   await session.explain("setJobScheduleActive", () => setJobScheduleActive(sql, name, { ...all, isActive: false }));
+  await session.explain("runJobScheduleNow", () => runJobScheduleNow(sql, name, all));
   await session.explain("getJobScheduleByName", () => getJobScheduleByName(sql, name, all));
   await session.explain("listJobSchedules", () => listJobSchedules(sql, { ...all, limit: 20 }));
   await session.explain("deleteFinishedJobs", () => deleteFinishedJobs(sql, { olderThanMs: 1, limit: 100 }));

@@ -217,6 +217,12 @@ const CANCEL_SECOND: Case = {
   operation: ({ jobIds: [, jobId] }) => ({ op: "cancel", jobId }),
 };
 
+const EDIT_SECOND: Case = {
+  name: "edit second",
+  states: ["pending"],
+  operation: ({ jobIds: [, jobId] }) => ({ op: "edit", jobId, change: { payload: 0 } }),
+};
+
 /**
  * Threes in which two operations want the same two rows in opposite order and the third holds one of them, so that both
  * wait in the middle: without one order for all of them this is a deadlock.
@@ -229,6 +235,7 @@ export const OPPOSED: readonly (readonly [Case, Case, Case])[] = [
   ],
   [CANCEL_SECOND, settleBoth("succeed both", { kind: "succeeded" }, false), namedCase("release both")],
   [CANCEL_SECOND, settleBoth("succeed both", { kind: "succeeded" }, false), namedCase("cancel both, reversed")],
+  [EDIT_SECOND, namedCase("edit both, reversed"), namedCase("cancel both, reversed")],
   [CANCEL_SECOND, namedCase("heartbeat both, posted"), namedCase("release both")],
   [ENQUEUE_FIRST_KEY, namedCase("enqueue keys in order"), namedCase("enqueue keys reversed")],
   [ENQUEUE_FIRST_KEY, namedCase("enqueue keys in order"), namedCase("enqueue keys, one different")],

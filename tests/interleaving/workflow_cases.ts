@@ -11,6 +11,7 @@ import {
   appendWorkflowSteps,
   atomically,
   cancelJob,
+  cancelJobs,
   cancelWorkflowRun,
   claimJobs,
   completeExternalStep,
@@ -154,6 +155,13 @@ export const WORKFLOW_CASES: readonly WorkflowCase[] = [
     states: ["running", "overdue", "last a"],
     call: (db, { leases }) => cancelJob(db, leaseOf(leases, "a").jobId, ALL),
   },
+  {
+    name: "cancel jobs of two runs, reversed",
+    states: ["running"],
+    // Enqueued and leased: two events.
+    call: (db, { leases }) =>
+      cancelJobs(db, ["o", "b", "a"].map((stepKey) => ({ ...leaseOf(leases, stepKey), eventSeq: 2 })), ALL),
+  },
   complete("complete gate", { status: "SUCCEEDED", output: "yes" }, ["running", "overdue"]),
   complete("complete gate differently", { status: "FAILED", errorCode: "test.no" }, ["running", "overdue"]),
   {
@@ -248,6 +256,8 @@ const SETTLE_LATE: WorkflowCase = {
  */
 export const OPPOSED_WORKFLOW_CASES: readonly (readonly [WorkflowState, ...(readonly WorkflowCase[])])[] = [
   ["running", CANCEL_OTHER, named("settle of two runs"), named("fail of two runs, reversed")],
+  ["running", CANCEL_OTHER, named("settle of two runs"), named("cancel jobs of two runs, reversed")],
+  ["running", CANCEL_SIBLING, named("settle both, reversed"), named("cancel jobs of two runs, reversed")],
   ["running", PROGRESS_SIBLING, named("cancel run"), named("settle both, reversed")],
   ["running", PROGRESS_SIBLING, named("cancel run"), named("release, reversed")],
   ["running", LOG_AND_SETTLE, named("cancel run"), named("settle sibling")],

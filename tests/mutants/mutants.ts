@@ -39,6 +39,8 @@ const CANCEL = "migrations/0005_workflow_operations.sql";
 const CANCEL_AFTER = "function runledger.cancel_locked_jobs";
 const ENQUEUE = "migrations/0002_enqueue.sql";
 const KEYED_AFTER = "for pass in";
+const EDIT = "migrations/0011_job_edits.sql";
+const BULK = "postgres/bulk_operations.ts";
 const RETENTION = "migrations/0003_retention.sql";
 
 function mutant(name: string, suite: Suite, ...edits: readonly Edit[]): Mutant {
@@ -291,6 +293,78 @@ export const MUTANTS: readonly Mutant[] = [
     file: ENQUEUE,
     from: "where (select undefined.job_types from undefined) is null",
     to: "",
+  }),
+  mutant("edit: of a job that does not wait", "model", {
+    file: EDIT,
+    from: "and queue.status = 'PENDING'",
+    to: "and queue.status in ('PENDING', 'LEASED')",
+  }),
+  mutant("edit: job not locked", "interleaving ^edit", {
+    file: EDIT,
+    from: "order by queue.id for no key update",
+    to: "order by queue.id",
+  }),
+  mutant("edit: jobs locked in the order given", "interleaving both, reversed", {
+    file: EDIT,
+    from: "order by queue.id for no key update",
+    to: "order by queue.id desc for no key update",
+  }),
+  mutant("edit: version not compared", "model", {
+    file: EDIT,
+    from: "or asked.event_seq = locked.event_seq",
+    to: "or asked.event_seq is not null",
+  }),
+  mutant("edit: not posted", "model", {
+    file: EDIT,
+    after: "posted as",
+    from: "from edited )",
+    to: "from edited where edited.attempt > 0 )",
+  }),
+  mutant("edit: forgets the payload", "model", {
+    file: EDIT,
+    from: "payload = case when change ? 'payload' then change -> 'payload' else queue.payload end",
+    to: "payload = coalesce(change -> 'payload', 'null')",
+  }),
+  mutant("edit: reports what is no longer so", "interleaving ^edit", {
+    file: "postgres/job_edits.ts",
+    from: `if (status !== "PENDING" || (expectedEventSeq !== undefined && eventSeq !== expectedEventSeq)) { return`,
+    to: "if (eventSeq > 0) { return",
+  }),
+  mutant("cancel many: jobs not locked", "interleaving ^cancel both", {
+    file: BULK,
+    after: "const CANCEL_MANY",
+    from: "order by queue.id for no key update",
+    to: "order by queue.id",
+  }),
+  mutant("cancel many: jobs locked in the order given", "interleaving ^cancel both", {
+    file: BULK,
+    after: "const CANCEL_MANY",
+    from: "order by queue.id for no key update",
+    to: "order by queue.id desc for no key update",
+  }),
+  mutant("cancel many: version not compared again", "interleaving ^cancel both", {
+    file: BULK,
+    after: "const CANCEL_MANY",
+    from: "on fit.id = locked.id and fit.event_seq = locked.event_seq",
+    to: "on fit.id = locked.id",
+  }),
+  mutant("requeue many: version not compared again", "interleaving ^requeue both", {
+    file: BULK,
+    after: "same as",
+    from: "on fit.id = locked.id and fit.event_seq = locked.event_seq",
+    to: "on fit.id = locked.id",
+  }),
+  mutant("requeue many: under a lease that still runs", "model", {
+    file: BULK,
+    after: "held as",
+    from: "where same.is_quiesced",
+    to: "",
+  }),
+  mutant("requeue many: what waits, too", "model", {
+    file: BULK,
+    after: "const REQUEUE_MANY",
+    from: "where found.status in ('DEAD_LETTERED', 'CANCELED')",
+    to: "where found.status in ('DEAD_LETTERED', 'CANCELED', 'PENDING')",
   }),
   mutant("retention: deletes keyed jobs", "model", {
     file: RETENTION,

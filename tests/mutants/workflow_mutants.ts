@@ -56,6 +56,18 @@ export const WORKFLOW_MUTANTS: readonly WorkflowMutant[] = [
     from: "for no key update",
     to: "for update",
   }),
+  mutant("cancel many: runs locked in the order given", "workflow interleaving ^cancel jobs", {
+    file: "postgres/bulk_operations.ts",
+    after: "const CANCEL_MANY",
+    from: "order by run.id for update",
+    to: "order by run.id desc for update",
+  }),
+  mutant("cancel many: runs not locked", "workflow interleaving ^cancel jobs", {
+    file: "postgres/bulk_operations.ts",
+    after: "const CANCEL_MANY",
+    from: "order by run.id for update",
+    to: "order by run.id",
+  }),
   mutant("release: an ended prerequisite is not counted", "workflow", {
     file: WORKFLOWS,
     after: RELEASE,
