@@ -15,8 +15,9 @@ import { parseArgs } from "node:util";
 import { median } from "./support/rounds.ts";
 import { openBenchServer } from "./support/server.ts";
 import type { BenchDatabase, BenchServer } from "./support/server.ts";
-import { preciseNow, spawnWorker } from "./support/worker_process.ts";
-import type { WorkerProcess } from "./support/worker_process.ts";
+import { installNodeWorker } from "./support/node_worker.ts";
+import { DENO, preciseNow, spawnWorker } from "./support/worker_process.ts";
+import type { WorkerProcess, WorkerRuntime } from "./support/worker_process.ts";
 import { systemOf } from "./support/worker_systems.ts";
 import type { Producer } from "./support/worker_systems.ts";
 
@@ -27,9 +28,11 @@ interface Plan {
   readonly jobs: number;
   /** Lone jobs that are timed at idle. */
   readonly lone: number;
+  readonly settleMs: number;
   /** How long jobs come at a steady rate and how long an idle worker is watched, in milliseconds. */
   readonly watchMs: number;
   readonly drains: readonly Drain[];
+  readonly systems: readonly string[];
   readonly only: string;
 }
 
@@ -82,6 +85,8 @@ interface Quantiles {
 const CEILING = "ceiling";
 const GRAPHILE = "graphile-worker, batched";
 const DRAINED = [CEILING, "Runledger, default", "Runledger, tuned", GRAPHILE, "pg-boss, batched"] as const;
+/** These run in Node, from the built packages. */
+const DRAINED_ON_NODE = ["Runledger, default, on Node", "Runledger, tuned, on Node"] as const;
 const TIMED = ["Runledger, default", "graphile-worker, default", "pg-boss, notify"] as const;
 
 const DRAINS: readonly Drain[] = [
@@ -94,8 +99,8 @@ const DRAINS: readonly Drain[] = [
 /** How long anything may take; a slow machine is no reason to fail. */
 const PATIENCE_MS = 600_000;
 
-/** How long a worker is left alone before it counts as idle. */
-const SETTLE_MS = 1500;
+/** How long a worker is left alone before it counts as idle: sessions tell the server what they did after 10 s at the latest. */
+const SETTLE_MS = 11_000;
 
 if (import.meta.main) await main(Deno.args);
 
@@ -116,6 +121,8 @@ export async function main(args: readonly string[]): Promise<void> {
     jobs: Number(values.jobs ?? (values.quick ? 200 : 100_000)),
     lone: values.quick ? 3 : 100,
     watchMs: values.quick ? 500 : 10_000,
+    settleMs: values.quick ? 500 : SETTLE_MS,
+    systems: values.quick ? DRAINED : [...DRAINED, ...DRAINED_ON_NODE],
     drains: values.quick ? DRAINS.filter((_, index) => index === 0 || index === 3) : DRAINS,
     only: values.only,
   };
@@ -130,11 +137,14 @@ export async function main(args: readonly string[]): Promise<void> {
     return opened;
   };
 
+  const onNode: readonly string[] = DRAINED_ON_NODE;
+  await using node = plan.systems.some((system) => onNode.includes(system)) ? await installNodeWorker() : undefined;
+  const runtimeOf = (system: string): WorkerRuntime => onNode.includes(system) ? node ?? DENO : DENO;
   const figures: DrainFigure[] = [];
   const drains = plan.drains.filter(({ name }) => name.includes(plan.only));
   if (drains.length > 0) console.log(DRAIN_HEAD);
   for (const each of drains) {
-    const measured = await measureDrain(each, plan, databaseOf);
+    const measured = await measureDrain(each, plan, databaseOf, runtimeOf);
     figures.push(...measured);
     for (const figure of measured) console.log(renderDrain(figure));
   }
@@ -176,19 +186,21 @@ async function measureDrain(
   drain: Drain,
   plan: Plan,
   databaseOf: (system: string) => Promise<BenchDatabase>,
+  runtimeOf: (system: string) => WorkerRuntime,
 ): Promise<readonly DrainFigure[]> {
-  const results = new Map<string, DrainResult[]>(DRAINED.map((system) => [system, []]));
+  const { systems } = plan;
+  const results = new Map<string, DrainResult[]>(systems.map((system) => [system, []]));
   for (let round = 0; round < plan.rounds; round++) {
     // Somebody else begins each time.
-    const turns = [...DRAINED.slice(round % DRAINED.length), ...DRAINED.slice(0, round % DRAINED.length)];
+    const turns = [...systems.slice(round % systems.length), ...systems.slice(0, round % systems.length)];
     for (const system of turns) {
-      results.get(system)?.push(await drainOnce(system, drain, plan.jobs, await databaseOf(system)));
+      results.get(system)?.push(await drainOnce(system, drain, plan.jobs, await databaseOf(system), runtimeOf(system)));
     }
   }
   const ratesOf = (system: string): readonly number[] => (results.get(system) ?? []).map(({ rate }) => rate);
   const ratiosTo = (system: string, reference: string): readonly number[] =>
     ratesOf(system).map((rate, round) => rate / (ratesOf(reference)[round] ?? NaN));
-  return DRAINED.map((system) => {
+  return systems.map((system) => {
     const each = results.get(system) ?? [];
     const ratios = ratiosTo(system, CEILING);
     return {
@@ -211,10 +223,11 @@ async function drainOnce(
   { handlerMs, processes }: Drain,
   jobs: number,
   database: BenchDatabase,
+  runtime: WorkerRuntime,
 ): Promise<DrainResult> {
   await fill(system, jobs, database);
   const task = { system, url: database.url, handlerMs };
-  const workers = await Promise.all(Array.from({ length: processes }, () => spawnWorker(task)));
+  const workers = await Promise.all(Array.from({ length: processes }, () => spawnWorker(task, runtime)));
   const before = await readServer(database);
   const started = performance.now();
   await Promise.all(workers.map((worker) => worker.start()));
@@ -276,7 +289,7 @@ async function measureLatency(system: string, plan: Plan, database: BenchDatabas
     await worker.start();
     // The first jobs pay for plans and compilation.
     for (let n = 0; n < 3; n++) await runLone(worker, producer);
-    await delay(SETTLE_MS);
+    await delay(plan.settleMs);
     const before = await readServer(database);
     await delay(plan.watchMs);
     const after = await readServer(database);

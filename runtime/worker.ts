@@ -77,7 +77,7 @@ const PREFETCH_HORIZON_MS = 100;
 const MAX_PREFETCH_WAIT_MS = 2000;
 
 /** How soon a worker that has found work and still has room looks again, in milliseconds. */
-const BRISK_POLL_MS = 4;
+const BRISK_POLL_MS = 1;
 
 /** A wait this long is sleep: the worker wants to be woken from it. */
 const SLEEP_FROM_MS = 50;

@@ -44,13 +44,21 @@ export interface WorkerProcess {
   stop(): Promise<void>;
 }
 
+/** What a worker process is run by: a program, and its arguments before the task. */
+export interface WorkerRuntime {
+  readonly program: string;
+  readonly args: readonly string[];
+}
+
+/** This Deno, and this module as it stands. */
+export const DENO: WorkerRuntime = {
+  program: process.execPath,
+  args: ["run", "-A", "--v8-flags=--expose-gc", fileURLToPath(import.meta.url)],
+};
+
 /** Spawns a process that is ready to start. */
-export async function spawnWorker(task: WorkerTask): Promise<WorkerProcess> {
-  const child = spawn(
-    process.execPath,
-    ["run", "-A", "--v8-flags=--expose-gc", fileURLToPath(import.meta.url), JSON.stringify(task)],
-    { stdio: ["pipe", "pipe", "inherit"] },
-  );
+export async function spawnWorker(task: WorkerTask, { program, args }: WorkerRuntime = DENO): Promise<WorkerProcess> {
+  const child = spawn(program, [...args, JSON.stringify(task)], { stdio: ["pipe", "pipe", "inherit"] });
   const ended = once(child, "exit");
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const answer = async (): Promise<string> => {

@@ -216,11 +216,15 @@ function pgBoss(mode: "batched" | "notify"): System {
   };
 }
 
+const TUNED: Partial<JobsConfig> = { claimBatchSize: 500, maxGlobalConcurrency: 500 };
+
 /** All of them, by the names of the tables in bench/README.md. */
 export const SYSTEMS: Readonly<Record<string, System>> = {
   "ceiling": ceiling,
   "Runledger, default": runledger({}),
-  "Runledger, tuned": runledger({ claimBatchSize: 500, maxGlobalConcurrency: 500 }),
+  "Runledger, default, on Node": runledger({}),
+  "Runledger, tuned": runledger(TUNED),
+  "Runledger, tuned, on Node": runledger(TUNED),
   "graphile-worker, batched": graphile("batched"),
   "graphile-worker, default": graphile("plain"),
   "pg-boss, batched": pgBoss("batched"),
