@@ -83,6 +83,14 @@ async function run(
   return await program.ended.finally(() => clearTimeout(timer));
 }
 
+/** What examples of drivers print. */
+const ORDERS_KEPT_AND_UNDONE = [
+  "after rollback: order gone, job gone",
+  "undone savepoint: order gone, job gone",
+  "after commit: order there, job there",
+  "its job is SUCCEEDED",
+];
+
 /** Examples that end by themselves, with lines that they must print. */
 const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   "quickstart.ts": [
@@ -94,6 +102,21 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
     "after rollback: order gone, job gone",
     "outer transaction: order there, job there",
     "undone savepoint: order gone, job gone",
+  ],
+  "node_postgres_transaction.ts": ORDERS_KEPT_AND_UNDONE,
+  "drizzle_transaction.ts": ORDERS_KEPT_AND_UNDONE,
+  "kysely_transaction.ts": ORDERS_KEPT_AND_UNDONE,
+  "prisma_transaction.ts": [
+    "after rollback: order gone, job gone",
+    "same key, another order: job.idempotency_conflict, which differs in payload",
+    "after commit: order there, job there",
+    "its job is SUCCEEDED",
+  ],
+  "pglite_in_process.ts": [
+    "after rollback: order gone, job gone",
+    "after commit: order there, job there",
+    "its job is SUCCEEDED",
+    "the run is SUCCEEDED",
   ],
   "idempotent_enqueue.ts": [
     "three equal requests: 1 job",

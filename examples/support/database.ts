@@ -19,6 +19,8 @@ import postgres from "postgres";
 export interface ExampleDatabase extends AsyncDisposable {
   /** The pool. */
   readonly sql: postgres.Sql;
+  /** Its URL, for other drivers. May hold a password. */
+  readonly url: string;
   /** Where the database is, for people. Holds no password. */
   readonly place: string;
 }
@@ -71,7 +73,8 @@ async function openGiven(text: string): Promise<ExampleDatabase> {
     }
     await migrate(sql);
     const place = `${url.hostname || "a local socket"}${url.port === "" ? "" : `:${url.port}`}${url.pathname}`;
-    return { sql, place: `PostgreSQL ${version} at ${place}`, [Symbol.asyncDispose]: () => sql.end({ timeout: 5 }) };
+    const close = () => sql.end({ timeout: 5 });
+    return { sql, url: url.href, place: `PostgreSQL ${version} at ${place}`, [Symbol.asyncDispose]: close };
   } catch (error) {
     await sql.end({ timeout: 1 });
     throw error instanceof DatabaseProblem ? error : new DatabaseProblem(explainFailure(error, url));
@@ -95,7 +98,8 @@ async function openEmbedded(): Promise<ExampleDatabase> {
         await sql.end({ timeout: 5 });
         if (isLast) await server.stop({ evenIfReused: true });
       };
-      return { sql, place: `an embedded PostgreSQL ${server.version}`, [Symbol.asyncDispose]: close };
+      const place = `an embedded PostgreSQL ${server.version}`;
+      return { sql, url: server.url, place, [Symbol.asyncDispose]: close };
     } catch (error) {
       await sql.end({ timeout: 1 });
       // Another program may have stopped the server between the two lines above.

@@ -6,9 +6,8 @@
 
 import { isTerminalJobStatus } from "@runledger/core";
 import { getJob, listJobEvents } from "@runledger/postgres";
-import type { Job } from "@runledger/postgres";
+import type { Job, Queryable } from "@runledger/postgres";
 import { setTimeout as delay } from "node:timers/promises";
-import type postgres from "postgres";
 
 /** No job of an example takes longer. */
 const PATIENCE_MS = 30_000;
@@ -22,7 +21,7 @@ const PATIENCE_MS = 30_000;
  * @returns The job as it is then.
  */
 export async function waitForJob(
-  sql: postgres.Sql,
+  sql: Queryable,
   jobId: string,
   isReached: (job: Job) => boolean = ({ status }) => isTerminalJobStatus(status),
 ): Promise<Job> {
@@ -42,7 +41,7 @@ export async function waitForJob(
  * @param sql The database.
  * @param jobId The job.
  */
-export async function printLedger(sql: postgres.Sql, jobId: string): Promise<void> {
+export async function printLedger(sql: Queryable, jobId: string): Promise<void> {
   for (const event of (await listJobEvents(sql, jobId, { scope: "all" })).items) {
     const attempt = event.attempt === undefined ? "" : `run ${event.runNumber}, attempt ${event.attempt}`;
     console.log(`  ${String(event.seq).padStart(2)}  ${event.eventType.padEnd(15)}  ${attempt}`.trimEnd());

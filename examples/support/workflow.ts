@@ -6,9 +6,8 @@
 
 import { isTerminalWorkflowRunStatus } from "@runledger/core";
 import { getWorkflowRun } from "@runledger/postgres";
-import type { WorkflowRun } from "@runledger/postgres";
+import type { Queryable, WorkflowRun } from "@runledger/postgres";
 import { setTimeout as delay } from "node:timers/promises";
-import type postgres from "postgres";
 
 /** No run of an example takes longer. */
 const PATIENCE_MS = 30_000;
@@ -22,7 +21,7 @@ const PATIENCE_MS = 30_000;
  * @returns The run as it is then.
  */
 export async function waitForRun(
-  sql: postgres.Sql,
+  sql: Queryable,
   runId: string,
   isReached: (run: WorkflowRun) => boolean = ({ status }) => isTerminalWorkflowRunStatus(status),
 ): Promise<WorkflowRun> {
