@@ -56,3 +56,12 @@ console.log(`same key in another organization: ${elsewhere.disposition}`);
 // In a batch, equal requests become one job; the answers come in the order of the requests.
 const batch = await enqueueJobs(sql, [request, chargeCard.request({ invoiceId: newId(), cents: 5 }), request]);
 console.log(`a batch of three: ${batch.map(({ disposition }) => disposition).join(", ")}`);
+
+// A key is used by what is committed: a transaction that was rolled back leaves it to whoever comes next.
+const laterKey = { idempotencyKey: `invoice:${newId()}` };
+await sql.begin(async (tx) => {
+  await enqueueJob(tx, chargeCard.request({ invoiceId, cents: 1 }, laterKey));
+  throw new Error("undone");
+}).catch(() => {});
+const { disposition } = await enqueueJob(sql, chargeCard.request({ invoiceId, cents: 2 }, laterKey));
+console.log(`after a rollback: ${disposition}`);

@@ -7,7 +7,7 @@
  */
 
 import { defineJob } from "@runledger/core";
-import { enqueueJob } from "@runledger/postgres";
+import { enqueueJob, listJobLogs } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, Supervisor } from "@runledger/runtime";
 import { z } from "zod";
 import { openDatabase } from "./support/database.ts";
@@ -51,3 +51,10 @@ console.log(`the job is ${job.status}; its output is ${JSON.stringify(job.output
 // 5. Read: everything that happened to the job is a row of runledger.job_events.
 console.log("its ledger:");
 await printLedger(sql, jobId);
+
+// What its handler wrote is kept beside it.
+for (const { level, message } of (await listJobLogs(sql, jobId, { scope: "global" })).items) {
+  console.log(`its log: ${level} ${message}`);
+}
+
+// The supervisor and the database are disposed of here, in this order: handlers end first, then the pool is closed.

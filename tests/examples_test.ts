@@ -8,7 +8,7 @@ import { migrate } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
 import { createEphemeralDatabase } from "@runledger/test-support";
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { stripVTControlCharacters } from "node:util";
 import postgres from "postgres";
@@ -38,10 +38,11 @@ function start(
   example: string,
   env: Readonly<Record<string, string>> = {},
   command: "run" | "test" = "run",
+  args: readonly string[] = [],
 ): Running {
   // Not node:child_process: after a kill, Deno 2.9 reports there that the signal ended the program, whatever it did.
   const child = new Deno.Command(Deno.execPath(), {
-    args: [command, "--allow-all", `examples/${example}`],
+    args: [command, "--allow-all", `examples/${example}`, ...args],
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
@@ -77,8 +78,9 @@ async function run(
   example: string,
   env: Readonly<Record<string, string>> = {},
   command: "run" | "test" = "run",
+  args: readonly string[] = [],
 ): Promise<Ended> {
-  const program = start(example, env, command);
+  const program = start(example, env, command, args);
   const timer = setTimeout(() => program.signal("SIGKILL"), 60_000);
   return await program.ended.finally(() => clearTimeout(timer));
 }
@@ -96,6 +98,44 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   "quickstart.ts": [
     'the job is SUCCEEDED; its output is {"messageId":"message-for-ada@example.com"}',
     "   3  SUCCEEDED        run 1, attempt 1",
+    'its log: info sending "Your invoice"',
+  ],
+  "approval_gate.ts": [
+    "approve: 200 applied",
+    "the webhook is delivered again: 200 was so already",
+    "somebody else refuses: 409 workflow.external_step_conflicting_completion_retry",
+    "  lunch is paid, approved by grace",
+    "lunch: SUCCEEDED",
+    "yacht: COMPLETED_WITH_ERRORS",
+    "forgotten: COMPLETED_WITH_ERRORS, because nobody decided",
+    "no such run: 404 workflow.run_not_found",
+  ],
+  "cleanup_after_failure.ts": [
+    "main: SUCCEEDED",
+    "  removed server-of-main; the checks ended as SUCCEEDED",
+    "broken: COMPLETED_WITH_ERRORS",
+    "  removed server-of-broken; the checks ended as FAILED",
+    "     └─ [x] announce     CANCELED              after check  (workflow.dependency_unsatisfied)",
+  ],
+  "delayed_job.ts": [
+    "asked why: scheduled",
+    "moved: edited",
+    'the job is SUCCEEDED with output {"endedAfterAttempts":1}',
+    "ENQUEUED, EDITED, LEASED, REQUEUED, LEASED, SUCCEEDED",
+  ],
+  "operator_views.ts": [
+    "succeeded: 5",
+    "example.sync_to_ledger: 5 dead letters, 5 retries, p95 known: true",
+    "failed: 3 on the first page, 2 on the second",
+    "attempts: RETRYABLE bank.certificate, RETRYABLE bank.certificate",
+    "requeued: 5; a second click: 0, 5 skipped",
+    "succeeded: 10",
+  ],
+  "workflow_settings.ts": [
+    "refused: workflow.invalid_dag_cycle through compile, fetch, publish",
+    "the run is SUCCEEDED",
+    "compile: priority 10, 1 attempts, 600 s",
+    "publish: priority 0, 3 attempts, 60 s",
   ],
   "enqueue_in_transaction.ts": [
     "after commit: order there, job there",
@@ -125,6 +165,7 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
     "another amount: job.idempotency_conflict, which differs in payload",
     "same key in another organization: inserted",
     "a batch of three: existing, inserted, existing",
+    "after a rollback: inserted",
   ],
   "retries_and_dead_letters.ts": [
     "flaky: SUCCEEDED",
@@ -196,6 +237,17 @@ Deno.test("examples/testing_your_jobs_test.ts: passes, as a test file of its own
 Deno.test("examples: every one is run by a test", async () => {
   const found = (await readdir("examples")).filter((name) => name.endsWith(".ts")).sort();
   assert.deepEqual(found, [...Object.keys(PROGRAMS), ...OTHERS].sort());
+});
+
+Deno.test("examples: each is short enough to read at once, and the index has it", async () => {
+  const index = await readFile("examples/README.md", "utf8");
+  for (const name of (await readdir("examples")).filter((name) => name.endsWith(".ts"))) {
+    assert.ok(index.includes(`](${name})`), `examples/README.md has no ${name}`);
+    // Definitions, which others import; no program.
+    if (name === "jobs.ts") continue;
+    const lines = (await readFile(`examples/${name}`, "utf8")).trimEnd().split("\n").length;
+    assert.ok(lines >= 60 && lines <= 110, `examples/${name} has ${lines} lines, not 60 to 110`);
+  }
 });
 
 const SUMMARY = /\n\njobs {6}13 SUCCEEDED, 1 DEAD_LETTERED\nattempts {2}18\nevents {4}55\nseconds {3}\d+\.\d\n/;
@@ -310,6 +362,19 @@ Deno.test("worker: runs what the producer enqueues until SIGTERM, and reports it
   const end = await worker.ended;
   assert.equal(end.code, 0, end.stderr);
   assert.match(end.stdout, /\nworker stopped: \d+ drained, 0 aborted, \d+ handed back, 0 left\n$/);
+});
+
+Deno.test("produce: an issue with a name is enqueued once, however often the command is repeated", async () => {
+  await using database = await createEphemeralDatabase();
+  await using sql = usePool(database.url);
+  await sql.pool`insert into runledger.job_definitions (job_type) values ('example.email'), ('example.report')`;
+  const produce = (issue: string) => run("produce.ts", { DATABASE_URL: database.url }, "run", ["10", issue]);
+  assert.match(
+    (await produce("issue-7")).stdout,
+    /^enqueued 11 jobs on .*\n {2}example\.email: 10 wait for a worker, 0 /,
+  );
+  assert.match((await produce("issue-7")).stdout, /^enqueued 0 jobs on .*\n11 were there already\n/);
+  assert.equal((await produce("issue 7")).code, 1);
 });
 
 Deno.test("worker: drains what runs when it is stopped; a second signal ends it at once", async () => {
@@ -428,8 +493,8 @@ interface OpenPool extends AsyncDisposable {
   readonly pool: postgres.Sql;
 }
 
-function usePool(): OpenPool {
-  const pool = postgres(database.url, { max: 2, onnotice: () => {} });
+function usePool(url: string = database.url): OpenPool {
+  const pool = postgres(url, { max: 2, onnotice: () => {} });
   return { pool, [Symbol.asyncDispose]: () => pool.end() };
 }
 
