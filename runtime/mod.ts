@@ -58,7 +58,7 @@ export { Supervisor } from "./supervisor.ts";
 export type { ShutdownOptions, SupervisorOptions, SupervisorReport } from "./supervisor.ts";
 export { shutdownSignal } from "./shutdown_signal.ts";
 export { runWorker } from "./worker.ts";
-export type { LeftJob, WorkerOptions, WorkerReport } from "./worker.ts";
+export type { LeftJob, WorkerOptions, WorkerReport } from "./worker_options.ts";
 export { runScheduler } from "./scheduler.ts";
 export type { SchedulerOptions, SchedulerReport } from "./scheduler.ts";
 export { runReaper } from "./reaper.ts";

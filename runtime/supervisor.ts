@@ -14,7 +14,7 @@ import type { ReaperReport } from "./reaper.ts";
 import { runScheduler } from "./scheduler.ts";
 import type { SchedulerReport } from "./scheduler.ts";
 import { runWorker } from "./worker.ts";
-import type { WorkerReport } from "./worker.ts";
+import type { WorkerReport } from "./worker_options.ts";
 
 /** What a supervisor runs. */
 export interface SupervisorOptions {

@@ -6,11 +6,10 @@
 
 import type { JobOutcome } from "@runledger/core";
 import { RunledgerError } from "@runledger/core";
-import { claimJobs, releaseJobs } from "@runledger/postgres";
 import type { ClaimedJob, Queryable, SettledJob } from "@runledger/postgres";
 import { Announcer } from "./announcer.ts";
 import type { JobCatalog } from "./catalog.ts";
-import { ClaimPlan } from "./claim_plan.ts";
+import { ClaimLoop } from "./claim_loop.ts";
 import { JobsConfig } from "./config.ts";
 import { DeadlineWatch } from "./deadline_watch.ts";
 import { executeJob, panicOutcome, timeoutOutcome } from "./execution.ts";
@@ -21,69 +20,10 @@ import type { JobContextTools } from "./job_context.ts";
 import { JobLogBuffer } from "./job_log_buffer.ts";
 import { errorFields, guardedLogger, silentLogger } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { backoffMs, runLoop, settledWithin, Waker, within } from "./loop.ts";
+import { settledWithin } from "./loop.ts";
+import { Prefetch } from "./prefetch.ts";
 import { SettlementBatcher } from "./settlement_batcher.ts";
-import { WakeUps } from "./wake_ups.ts";
-
-/** What a worker runs, and how it stops. */
-export interface WorkerOptions {
-  /** The job types to claim, with their handlers. */
-  readonly catalog: JobCatalog;
-  /** Settings; what is left out has its default. */
-  readonly config?: Partial<JobsConfig>;
-  /** How many jobs of a type run at once in this process, for types that need a limit of their own. */
-  readonly concurrencyByType?: Readonly<Record<string, number>>;
-  /**
-   * Whether an idle worker is woken when jobs become due, where the handle can listen. Without it, and behind a pooler
-   * that hands sessions around, it finds them at its next poll. @default {true}
-   */
-  readonly wake?: boolean;
-  /** Stops the worker: no more claims, and what was not started is handed back. */
-  readonly signal: AbortSignal;
-  /** How long running handlers may go on after that, in milliseconds, before their signals abort. @default {30000} */
-  readonly shutdownTimeoutMs?: number;
-  /** Aborts the running handlers at once, whatever time is left. */
-  readonly abortSignal?: AbortSignal;
-  /** How long handlers have to end after their signals aborted, in milliseconds. @default {2000} */
-  readonly abortGraceMs?: number;
-  /** Where the worker reports. @default nowhere */
-  readonly logger?: Logger;
-}
-
-/** A job that a worker left behind: its lease will run out, and the reaper finds it. */
-export interface LeftJob {
-  /** The job. */
-  readonly jobId: string;
-  /** Its type. */
-  readonly jobType: string;
-}
-
-/** How a worker stopped. */
-export interface WorkerReport {
-  /** How many handlers ended by themselves after the stop was asked for. */
-  readonly drained: number;
-  /** How many ended after their signals had been aborted. */
-  readonly aborted: number;
-  /** How many claims were handed back unstarted; they cost no attempt. */
-  readonly handedBack: number;
-  /** What did not end, or could not be written. */
-  readonly left: readonly LeftJob[];
-}
-
-/** How far ahead the worker claims: jobs that are likely to start within this time, in milliseconds. */
-const PREFETCH_HORIZON_MS = 100;
-
-/** How long a claimed job may wait for a slot before another process gets a chance at it, in milliseconds. */
-const MAX_PREFETCH_WAIT_MS = 2000;
-
-/** How soon a worker that has found work and still has room looks again, in milliseconds. */
-const BRISK_POLL_MS = 1;
-
-/** A wait this long is sleep: the worker wants to be woken from it. */
-const SLEEP_FROM_MS = 50;
-
-/** After so many claims with work in them, without sleep in between, a worker does not want to be woken any more. */
-const BUSY_CLAIMS = 8;
+import type { WorkerOptions, WorkerReport } from "./worker_options.ts";
 
 /** How long outcomes are still tried to be written at the end of a shutdown, in milliseconds. */
 const FINAL_FLUSH_MS = 5000;
@@ -116,23 +56,15 @@ class Worker {
   readonly #config: JobsConfig;
   readonly #logger: Logger;
   readonly #leaseMs: number;
-  readonly #maxUnsettled: number;
 
   /** Everything whose lease this process keeps alive. */
   readonly #held = new Set<HeldJob>();
   /** Everything that takes a slot, whether or not its outcome is known. */
   readonly #running = new Set<HeldJob>();
-  /** Claimed and waiting for a slot, in claim order. */
-  readonly #prefetched: HeldJob[] = [];
+  /** Claimed and waiting for a slot. */
+  readonly #prefetch: Prefetch;
 
-  readonly #plan: ClaimPlan;
-  readonly #wakeUps: WakeUps | undefined;
-  /** How many claims in a row brought nothing. */
-  #emptyClaims = 0;
-  /** How many claims brought something since the worker last slept. */
-  #busyClaims = 0;
-  readonly #capacity = new Waker();
-  readonly #poll = new Waker();
+  readonly #claims: ClaimLoop;
   readonly #watch = new DeadlineWatch((now) => this.#checkDeadlines(now));
   readonly #logs: JobLogBuffer;
   readonly #batcher: SettlementBatcher;
@@ -145,15 +77,9 @@ class Worker {
   readonly #end = new AbortController();
   #isStopping = false;
   #onDrained: (() => void) | undefined;
-  #handingBack: Promise<void> | undefined;
   #handedBack = 0;
   #drained = 0;
   #aborted = 0;
-
-  /** How many handlers ended in a millisecond, lately. */
-  #endRate = 0;
-  #ended = 0;
-  #rateSampledAt = performance.now();
 
   constructor(db: Queryable, options: WorkerOptions) {
     this.#db = db;
@@ -162,17 +88,29 @@ class Worker {
     this.#config = JobsConfig.of(options.config);
     this.#logger = guardedLogger(options.logger ?? silentLogger);
     this.#leaseMs = this.#config.leaseTtlSeconds * 1000;
-    this.#plan = new ClaimPlan(options.concurrencyByType ?? {});
-    this.#wakeUps = options.wake === false ? undefined : new WakeUps({
+    this.#prefetch = new Prefetch({
       db,
-      workerId: this.#config.workerId,
-      jobTypes: () => this.#catalog.jobTypes,
-      pollIntervalMs: this.#config.pollIntervalMs,
-      signal: this.#stop.signal,
       logger: this.#logger,
-      onWake: () => this.#poll.wake(),
+      onHandedBack: (job) => this.#forget(job),
+      onKept: () => this.#startPrefetched(),
     });
-    this.#maxUnsettled = 2 * (this.#config.maxGlobalConcurrency + this.#config.claimBatchSize);
+    this.#claims = new ClaimLoop({
+      db,
+      config: this.#config,
+      jobTypes: () => this.#catalog.jobTypes,
+      concurrencyByType: options.concurrencyByType ?? {},
+      wake: options.wake ?? true,
+      logger: this.#logger,
+      stopSignal: this.#stop.signal,
+      endSignal: this.#end.signal,
+      load: () => ({
+        running: this.#running.size,
+        prefetched: this.#prefetch.size,
+        unsettled: this.#batcher.size,
+      }),
+      typesUnderWay: () => this.#typesUnderWay(),
+      onClaimed: (claimed, sentAt) => this.#accept(claimed, sentAt),
+    });
     this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
     this.#logs = new JobLogBuffer(db, this.#logger);
     this.#batcher = new SettlementBatcher({
@@ -214,15 +152,7 @@ class Worker {
       onCanceled: (job) => this.#cancel(job),
       onRound: () => this.#batcher.nudge(),
     });
-    const wakeUps = this.#wakeUps?.run();
-    const claims = runLoop({
-      name: "claim",
-      signal: this.#stop.signal,
-      logger: this.#logger,
-      intervalMs: this.#config.pollIntervalMs,
-      waker: this.#poll,
-      round: () => this.#claimRound(),
-    });
+    const claims = this.#claims.run();
     try {
       this.#logger.info("worker started", { workerId: this.#config.workerId, jobTypes: this.#catalog.jobTypes });
       await aborted(signal);
@@ -234,7 +164,7 @@ class Worker {
       this.#batcher.close();
       this.#watch.close();
       this.#logs.close();
-      await Promise.all([claims, heartbeats, wakeUps]);
+      await Promise.all([claims, this.#claims.closed(), heartbeats]);
       for (const job of this.#held) {
         job.phase = "over";
         this.#announcer.telemetry.left(job, "worker.shutdown");
@@ -245,88 +175,15 @@ class Worker {
 
   // Claiming
 
-  /** Claims once; gives how long to wait then, in milliseconds, or nothing for the interval between polls. */
-  async #claimRound(): Promise<number | void> {
-    const room = await this.#capacityToClaim();
-    if (room === 0) return;
-    const planned = this.#plan.next(this.#catalog.jobTypes, room, this.#typesUnderWay());
-    if (planned === undefined) return;
-    const { jobTypes, limit, cursor } = planned;
-    const { workerId } = this.#config;
-    const sentAt = performance.now();
-    const claim = claimJobs(this.#db, { jobTypes, workerId, limit, leaseMs: this.#leaseMs, cursor })
-      .then((claimed) => this.#accept(claimed, sentAt));
-    // An answer that comes later than its leases last is of no use, but must not stop the loop.
-    const count = await within(claim, {
-      timeoutMs: this.#leaseMs,
-      signal: this.#end.signal,
-      late: () => new RunledgerError("db.unavailable", { internalMessage: "a claim was not answered in time" }),
-    });
-    this.#emptyClaims = count === 0 ? this.#emptyClaims + 1 : 0;
-    if (count > 0 && ++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
-    return this.#plan.onClaimed(planned, count) ? 0 : await this.#pause();
-  }
-
-  /** Gives how long to wait when there is nothing to claim: longer each time, and asleep where somebody wakes it. */
-  async #pause(): Promise<number | void> {
-    const waitMs = BRISK_POLL_MS * 4 ** this.#emptyClaims;
-    if (waitMs < SLEEP_FROM_MS) return Math.min(waitMs, this.#config.pollIntervalMs);
-    this.#busyClaims = 0;
-    switch (await this.#wakeUps?.fallAsleep()) {
-      case "announced":
-        // What became due while it was being said was told to nobody.
-        return 0;
-      case "sleeps":
-        return;
-      default:
-        if (waitMs < this.#config.pollIntervalMs) return waitMs;
-    }
-  }
-
   /** The types of the jobs that take a slot or are about to. */
   *#typesUnderWay(): Iterable<string> {
     for (const { claim } of this.#running) yield claim.jobType;
-    for (const { claim } of this.#prefetched) yield claim.jobType;
+    for (const { claim } of this.#prefetch.jobs) yield claim.jobType;
   }
 
-  /** Waits until a claim is worth its round trip. */
-  async #capacityToClaim(): Promise<number> {
-    while (!this.#isStopping) {
-      const limit = this.#claimable();
-      if (limit > 0) return limit;
-      await this.#capacity.wait();
-    }
-    return 0;
-  }
-
-  #claimable(): number {
-    const { claimBatchSize, maxGlobalConcurrency } = this.#config;
-    const free = maxGlobalConcurrency - this.#running.size - this.#prefetched.length;
-    const unsettled = this.#maxUnsettled - this.#batcher.size;
-    if (unsettled <= 0) return 0;
-    const ahead = this.#prefetchTarget();
-    // Half of it at a time: a claim for each single job that ends would be all the database does.
-    if (free <= 0 && -free > ahead / 2) return 0;
-    return Math.max(Math.min(free + ahead, claimBatchSize, unsettled), 0);
-  }
-
-  /** As many as are likely to start soon: slow jobs are left for processes that are idle. */
-  #prefetchTarget(): number {
-    const now = performance.now();
-    const elapsedMs = now - this.#rateSampledAt;
-    if (elapsedMs >= 20) {
-      this.#endRate = (this.#endRate + this.#ended / elapsedMs) / 2;
-      this.#ended = 0;
-      this.#rateSampledAt = now;
-    }
-    const { claimBatchSize, maxGlobalConcurrency } = this.#config;
-    return Math.min(Math.floor(this.#endRate * PREFETCH_HORIZON_MS), claimBatchSize, maxGlobalConcurrency);
-  }
-
-  #accept(claimed: readonly ClaimedJob[], sentAt: number): number {
+  #accept(claimed: readonly ClaimedJob[], sentAt: number): void {
     const now = performance.now();
     const leaseUntil = sentAt + this.#leaseMs;
-    if (this.#end.signal.aborted) return 0;
     for (const claim of claimed) {
       const job = new HeldJob(claim, now, leaseUntil);
       if (leaseUntil <= now) {
@@ -334,20 +191,19 @@ class Worker {
         continue;
       }
       this.#held.add(job);
-      this.#prefetched.push(job);
+      this.#prefetch.push(job);
     }
     this.#announcer.telemetry.claimed(claimed.length);
     if (claimed.length > 0) this.#watch.expect(leaseUntil);
     this.#startPrefetched();
-    if (this.#prefetched.length > 0) this.#watch.expect(now + MAX_PREFETCH_WAIT_MS);
-    return claimed.length;
+    if (this.#prefetch.size > 0) this.#watch.expect(this.#prefetch.deadline(now));
   }
 
   #startPrefetched(): void {
     while (!this.#isStopping && this.#running.size < this.#config.maxGlobalConcurrency) {
-      const job = this.#prefetched.shift();
+      const job = this.#prefetch.shift();
       if (job === undefined) return;
-      if (job.phase === "prefetched") this.#start(job);
+      this.#start(job);
     }
   }
 
@@ -368,14 +224,12 @@ class Worker {
   /** The handler has really ended: its slot is free. */
   #onEnd(job: HeldJob, outcome: JobOutcome): void {
     this.#running.delete(job);
-    this.#ended++;
     if (this.#isStopping) job.abortReason?.code === "worker.shutdown" ? this.#aborted++ : this.#drained++;
     if (job.phase === "running") this.#settle(job, outcome);
     // A transaction that the handler did not wait for decides.
     else if (job.phase === "finishing") job.outcome = outcome;
     this.#startPrefetched();
-    if (this.#capacity.isWaiting) this.#capacity.wake();
-    if (this.#plan.isLimited(job.claim.jobType)) this.#poll.wake();
+    this.#claims.onHandlerEnd(job.claim.jobType);
     if (this.#running.size === 0) this.#onDrained?.();
   }
 
@@ -436,12 +290,10 @@ class Worker {
       if (job.timeoutAt <= now) this.#timeOut(job);
       else next = Math.min(next, job.timeoutAt);
     }
-    const [oldest] = this.#prefetched;
-    if (oldest === undefined || this.#isStopping) return next;
-    if (this.#handingBack !== undefined) return Math.min(next, now + MAX_PREFETCH_WAIT_MS);
-    if (oldest.claimedAt + MAX_PREFETCH_WAIT_MS > now) return Math.min(next, oldest.claimedAt + MAX_PREFETCH_WAIT_MS);
-    this.#handBackSlow();
-    return Math.min(next, now + MAX_PREFETCH_WAIT_MS);
+    if (this.#isStopping) return next;
+    const waiting = this.#prefetch.check(now);
+    if (waiting.isSlow) this.#claims.slowDown();
+    return Math.min(next, waiting.next);
   }
 
   #timeOut(job: HeldJob): void {
@@ -483,7 +335,7 @@ class Worker {
   #forget(job: HeldJob): void {
     job.phase = "over";
     this.#held.delete(job);
-    if (this.#capacity.isWaiting) this.#capacity.wake();
+    this.#claims.onRoom();
   }
 
   // Telling
@@ -493,7 +345,7 @@ class Worker {
     if (!answer.settled) return;
     // Dependents that it released, and jobs that go on at once, are due already.
     const isEnd = answer.nextRunAt === undefined;
-    if (isEnd ? job.claim.workflow !== undefined : isDueAtOnce(outcome)) this.#poll.wake();
+    if (isEnd ? job.claim.workflow !== undefined : isDueAtOnce(outcome)) this.#claims.look();
     this.#announcer.settled(job, outcome, answer);
   }
 
@@ -502,40 +354,17 @@ class Worker {
     return { jobId, jobType, attempt };
   }
 
-  // Handing back
-
-  /** Jobs that turned out to be slower than the ones before keep claims waiting that others could run. */
-  #handBackSlow(): void {
-    this.#endRate = 0;
-    this.#ended = 0;
-    const jobs = this.#prefetched.splice(0);
-    this.#handingBack = this.#handBack(jobs, "PREFETCH_EXPIRED").then(() => {}, (error) => {
-      this.#logger.warn("claims could not be handed back and are kept", errorFields(error));
-      this.#prefetched.unshift(...jobs);
-      this.#startPrefetched();
-    }).finally(() => this.#handingBack = undefined);
-  }
-
-  async #handBack(jobs: readonly HeldJob[], reason: string): Promise<number> {
-    const unstarted = jobs.filter(({ phase }) => phase === "prefetched");
-    if (unstarted.length === 0) return 0;
-    const released = await releaseJobs(this.#db, unstarted.map(({ claim }) => claim), { reason });
-    for (const job of unstarted) this.#forget(job);
-    return released.length;
-  }
-
   // Stopping
 
   #stopClaims(): void {
     this.#isStopping = true;
     this.#stop.abort();
-    this.#capacity.wake();
   }
 
   async #shutDown(claims: Promise<void>): Promise<WorkerReport> {
     const { shutdownTimeoutMs = 30_000, abortSignal, abortGraceMs = 2000 } = this.#options;
     const deadline = performance.now() + shutdownTimeoutMs;
-    this.#logger.info("worker stops", { running: this.#running.size, prefetched: this.#prefetched.length });
+    this.#logger.info("worker stops", { running: this.#running.size, prefetched: this.#prefetch.size });
 
     const isDrained = await settledWithin(this.#drain(claims), shutdownTimeoutMs, abortSignal);
     if (!isDrained) {
@@ -563,22 +392,8 @@ class Worker {
 
   /** Hands back what was not started, and waits for what was. */
   async #drain(claims: Promise<void>): Promise<void> {
-    await Promise.all([this.#handBackAll(claims), this.#handlersEnded()]);
-  }
-
-  async #handBackAll(claims: Promise<void>): Promise<void> {
-    // A claim under way still brings jobs.
-    await Promise.all([claims, this.#handingBack]);
-    for (let failures = 0; this.#prefetched.length > 0 && failures < 3;) {
-      try {
-        this.#handedBack += await this.#handBack(this.#prefetched, "WORKER_SHUTDOWN");
-        this.#prefetched.length = 0;
-      } catch (error) {
-        failures++;
-        this.#logger.warn("claims could not be handed back", { failures, ...errorFields(error) });
-        await new Waker().wait(backoffMs(failures, 1000));
-      }
-    }
+    const handBack = async () => this.#handedBack = await this.#prefetch.handBackAll(claims);
+    await Promise.all([handBack(), this.#handlersEnded()]);
   }
 
   async #handlersEnded(): Promise<void> {

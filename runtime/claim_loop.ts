@@ -1,0 +1,230 @@
+/**
+ * When a worker claims, how many jobs, and how long it waits when there are none.
+ *
+ * @module
+ */
+
+import { RunledgerError } from "@runledger/core";
+import { claimJobs } from "@runledger/postgres";
+import type { ClaimedJob, Queryable } from "@runledger/postgres";
+import { ClaimPlan } from "./claim_plan.ts";
+import type { JobsConfig } from "./config.ts";
+import type { Logger } from "./logger.ts";
+import { runLoop, Waker, within } from "./loop.ts";
+import { WakeUps } from "./wake_ups.ts";
+
+/** How far ahead jobs are claimed: those that are likely to start within this time, in milliseconds. */
+const PREFETCH_HORIZON_MS = 100;
+
+/** How long handlers are counted before their pace is reckoned anew, in milliseconds. */
+const PACE_SAMPLE_MS = 20;
+
+/** How soon a worker that has found work and still has room looks again, in milliseconds. */
+const BRISK_POLL_MS = 1;
+
+/** A wait this long is sleep: the worker wants to be woken from it. */
+const SLEEP_FROM_MS = 50;
+
+/** After so many claims with work in them, without sleep in between, a worker does not want to be woken any more. */
+const BUSY_CLAIMS = 8;
+
+/** How many jobs a worker has at each stage. */
+export interface WorkerLoad {
+  /** That take a slot. */
+  readonly running: number;
+  /** Claimed, waiting for a slot. */
+  readonly prefetched: number;
+  /** Whose outcome has not been written. */
+  readonly unsettled: number;
+}
+
+/** What the loop needs of the worker. */
+export interface ClaimLoopOptions {
+  readonly db: Queryable;
+  readonly config: JobsConfig;
+  /** What the worker has handlers for. */
+  readonly jobTypes: () => readonly string[];
+  /** How many jobs of a type run at once, for types with a limit of their own. */
+  readonly concurrencyByType: Readonly<Record<string, number>>;
+  /** Whether it wants to be woken from sleep. */
+  readonly wake: boolean;
+  readonly logger: Logger;
+  /** Ends the claims. */
+  readonly stopSignal: AbortSignal;
+  /** Gives up a claim that is under way. */
+  readonly endSignal: AbortSignal;
+  readonly load: () => WorkerLoad;
+  /** The types of the jobs that take a slot or are about to. */
+  readonly typesUnderWay: () => Iterable<string>;
+  /** Takes jobs on, with the time before which their leases were not given, by `performance.now()`. */
+  readonly onClaimed: (claimed: readonly ClaimedJob[], sentAt: number) => void;
+}
+
+/** Claims for free slots, and for a few more that are about to be free. */
+export class ClaimLoop {
+  readonly #options: ClaimLoopOptions;
+  readonly #plan: ClaimPlan;
+  readonly #wakeUps: WakeUps | undefined;
+  readonly #leaseMs: number;
+  readonly #maxUnsettled: number;
+  readonly #capacity = new Waker();
+  readonly #poll = new Waker();
+  /** How many claims in a row brought nothing. */
+  #emptyClaims = 0;
+  /** How many claims brought something since the worker last slept. */
+  #busyClaims = 0;
+  /** How many handlers ended in a millisecond, lately. */
+  #pace = 0;
+  #ended = 0;
+  #pacedAt = performance.now();
+  #awakened: Promise<void> | undefined;
+
+  /**
+   * Claims nothing yet.
+   *
+   * @throws {TypeError} When a limit of a type cannot be.
+   */
+  constructor(options: ClaimLoopOptions) {
+    const { db, config, jobTypes, stopSignal, logger } = options;
+    this.#options = options;
+    this.#plan = new ClaimPlan(options.concurrencyByType);
+    this.#leaseMs = config.leaseTtlSeconds * 1000;
+    this.#maxUnsettled = 2 * (config.maxGlobalConcurrency + config.claimBatchSize);
+    this.#wakeUps = !options.wake ? undefined : new WakeUps({
+      db,
+      workerId: config.workerId,
+      jobTypes,
+      pollIntervalMs: config.pollIntervalMs,
+      signal: stopSignal,
+      logger,
+      onWake: () => this.#poll.wake(),
+    });
+  }
+
+  /** Claims until it is stopped, and the last claim is answered. */
+  async run(): Promise<void> {
+    const { stopSignal: signal, logger, config } = this.#options;
+    this.#awakened = this.#wakeUps?.run();
+    const onStop = () => this.#capacity.wake();
+    signal.addEventListener("abort", onStop, { once: true });
+    try {
+      await runLoop({
+        name: "claim",
+        signal,
+        logger,
+        intervalMs: config.pollIntervalMs,
+        waker: this.#poll,
+        round: () => this.#claim(),
+      });
+    } finally {
+      signal.removeEventListener("abort", onStop);
+    }
+  }
+
+  /** Waits until nobody wakes the worker any more. */
+  async closed(): Promise<void> {
+    await this.#awakened;
+  }
+
+  /** There may be something to claim. */
+  look(): void {
+    this.#poll.wake();
+  }
+
+  /** There may be room. */
+  onRoom(): void {
+    if (this.#capacity.isWaiting) this.#capacity.wake();
+  }
+
+  /** A handler has ended, and its slot is free. */
+  onHandlerEnd(jobType: string): void {
+    this.#ended++;
+    this.onRoom();
+    if (this.#plan.isLimited(jobType)) this.#poll.wake();
+  }
+
+  /** Jobs turned out to be slower than the ones before. */
+  slowDown(): void {
+    this.#pace = 0;
+    this.#ended = 0;
+  }
+
+  /** Claims once; gives how long to wait then, in milliseconds, or nothing for the interval between polls. */
+  async #claim(): Promise<number | void> {
+    const room = await this.#roomToClaim();
+    if (room === 0) return;
+    const { db, config, endSignal, jobTypes, typesUnderWay, onClaimed } = this.#options;
+    const planned = this.#plan.next(jobTypes(), room, typesUnderWay());
+    if (planned === undefined) return;
+    const { workerId } = config;
+    const { jobTypes: wanted, limit, cursor } = planned;
+    const sentAt = performance.now();
+    const claim = claimJobs(db, { jobTypes: wanted, workerId, limit, leaseMs: this.#leaseMs, cursor }).then(
+      (claimed) => {
+        if (!endSignal.aborted) onClaimed(claimed, sentAt);
+        return claimed.length;
+      },
+    );
+    // An answer that comes later than its leases last is of no use, but must not stop the loop.
+    const count = await within(claim, {
+      timeoutMs: this.#leaseMs,
+      signal: endSignal,
+      late: () => new RunledgerError("db.unavailable", { internalMessage: "a claim was not answered in time" }),
+    });
+    this.#emptyClaims = count === 0 ? this.#emptyClaims + 1 : 0;
+    if (count > 0 && ++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
+    return this.#plan.onClaimed(planned, count) ? 0 : await this.#pause();
+  }
+
+  /** Gives how long to wait when there is nothing to claim: longer each time, and asleep where somebody wakes it. */
+  async #pause(): Promise<number | void> {
+    const { pollIntervalMs } = this.#options.config;
+    const waitMs = BRISK_POLL_MS * 4 ** this.#emptyClaims;
+    if (waitMs < SLEEP_FROM_MS) return Math.min(waitMs, pollIntervalMs);
+    this.#busyClaims = 0;
+    switch (await this.#wakeUps?.fallAsleep()) {
+      case "announced":
+        // What became due while it was being said was told to nobody.
+        return 0;
+      case "sleeps":
+        return;
+      default:
+        if (waitMs < pollIntervalMs) return waitMs;
+    }
+  }
+
+  /** Waits until a claim is worth its round trip. */
+  async #roomToClaim(): Promise<number> {
+    while (!this.#options.stopSignal.aborted) {
+      const room = this.#room();
+      if (room > 0) return room;
+      await this.#capacity.wait();
+    }
+    return 0;
+  }
+
+  #room(): number {
+    const { claimBatchSize, maxGlobalConcurrency } = this.#options.config;
+    const { running, prefetched, unsettled } = this.#options.load();
+    const free = maxGlobalConcurrency - running - prefetched;
+    const unwritten = this.#maxUnsettled - unsettled;
+    if (unwritten <= 0) return 0;
+    const ahead = this.#prefetchTarget();
+    // Half of it at a time: a claim for each single job that ends would be all the database does.
+    if (free <= 0 && -free > ahead / 2) return 0;
+    return Math.max(Math.min(free + ahead, claimBatchSize, unwritten), 0);
+  }
+
+  /** As many as are likely to start soon: slow jobs are left for processes that are idle. */
+  #prefetchTarget(): number {
+    const now = performance.now();
+    const elapsedMs = now - this.#pacedAt;
+    if (elapsedMs >= PACE_SAMPLE_MS) {
+      this.#pace = (this.#pace + this.#ended / elapsedMs) / 2;
+      this.#ended = 0;
+      this.#pacedAt = now;
+    }
+    const { claimBatchSize, maxGlobalConcurrency } = this.#options.config;
+    return Math.min(Math.floor(this.#pace * PREFETCH_HORIZON_MS), claimBatchSize, maxGlobalConcurrency);
+  }
+}
