@@ -1,7 +1,8 @@
 /**
  * The demo: enqueues jobs of every fate, runs a worker until all have ended, and shows the ledger as it grows.
  *
- * Run: `deno task demo`. Uses the database of `DATABASE_URL`, or an embedded PostgreSQL 18 that it stops at its end.
+ * Run: `deno task demo`. Uses the database of `DATABASE_URL`, or an embedded PostgreSQL 18 that it stops at its end. With
+ * `deno task demo --pglite` the database is PGlite, within this process and in memory.
  *
  * @module
  */
@@ -11,9 +12,10 @@ import { TERMINAL_JOB_STATUSES } from "@runledger/core";
 import { consoleLogger, shutdownSignal, Supervisor } from "@runledger/runtime";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
-import type postgres from "postgres";
 import { ACTS } from "./demo/acts.ts";
 import type { WatchedJob } from "./demo/acts.ts";
+import { openDemoDatabase } from "./demo/database.ts";
+import type { DemoDatabase } from "./demo/database.ts";
 import { handleInvoice, invoiceAct, renderStepRuns } from "./demo/invoice.ts";
 import type { InvoiceRun } from "./demo/invoice.ts";
 import { createDemoCatalog } from "./demo/jobs.ts";
@@ -21,7 +23,7 @@ import { followLedger } from "./demo/ledger_feed.ts";
 import { createLedgerTable } from "./demo/ledger_table.ts";
 import type { Screen } from "./demo/ledger_table.ts";
 import { renderSummary, summarize } from "./demo/summary.ts";
-import { INTERRUPTED, openDatabase } from "./support/database.ts";
+import { INTERRUPTED } from "./support/database.ts";
 
 /** How often the ledger is read, in milliseconds. */
 const REFRESH_MS = 40;
@@ -37,51 +39,60 @@ const screen: Screen = {
   width: () => process.stdout.isTTY === true ? Math.max(process.stdout.columns || 80, 40) : 1000,
 };
 
-process.exitCode = await runDemo(shutdownSignal());
+const PGLITE = "--pglite";
+
+const unknown = process.argv.slice(2).filter((argument) => argument !== PGLITE);
+if (unknown.length > 0) console.error(`The demo has one option, ${PGLITE}; it does not know ${unknown.join(" ")}`);
+process.exitCode = unknown.length > 0 ? 1 : await runDemo(shutdownSignal());
 
 async function runDemo(signal: AbortSignal): Promise<number> {
-  await using database = await openDatabase(signal);
-  const { sql } = database;
+  await using database = await openDemoDatabase(process.argv.includes(PGLITE), signal);
+  const { db, read } = database;
   if (signal.aborted) return INTERRUPTED;
   screen.write(`Runledger on ${database.place}\n\n`);
 
   const catalog = handleInvoice(createDemoCatalog());
-  await catalog.sync(sql);
+  await catalog.sync(db);
   const watched: WatchedJob[] = [];
   const invoice: InvoiceRun = { runId: undefined };
   const acts = [...ACTS, invoiceAct(invoice)];
   for (const { title, enqueue } of acts) {
-    watched.push(...await enqueue(sql));
+    watched.push(...await enqueue(db));
     screen.write(`  enqueued ${title}\n`);
   }
   screen.write("\n");
 
-  const supervisor = new Supervisor(sql, {
+  const supervisor = new Supervisor(db, {
     catalog,
     config: { pollIntervalMs: 50, maxGlobalConcurrency: 4, claimBatchSize: 4 },
     logger: { ...consoleLogger, debug: () => {}, info: () => {} },
   });
-  const outside = Promise.allSettled(acts.map(({ meanwhile }) => meanwhile?.(sql, signal)));
-  const hasEnded = await showLedger(sql, watched, signal);
+  const outside = Promise.allSettled(acts.map(({ meanwhile }) => meanwhile?.(db, signal)));
+  const hasEnded = await showLedger(read, watched, signal);
   await outside;
   await supervisor.shutdown({ timeoutMs: hasEnded ? 5000 : 500 });
 
   if (!hasEnded) {
-    screen.write("\ninterrupted; what has not ended waits in the database\n");
+    const rest = database.isKept ? "waits in the database" : "is gone with this process";
+    screen.write(`\ninterrupted; what has not ended ${rest}\n`);
     return INTERRUPTED;
   }
-  const summary = await summarize(sql, watched.map(({ jobId }) => jobId));
+  const summary = await summarize(read, watched.map(({ jobId }) => jobId));
   screen.write(`\n${renderSummary(summary)}\n`);
   if (invoice.runId !== undefined) {
-    screen.write(`\nselect * from runledger.workflow_step_runs\n${await renderStepRuns(sql, invoice.runId)}\n`);
-    screen.write(`\n${await drawWorkflowRun(sql, invoice.runId, { scope: "all" })}\n`);
+    screen.write(`\nselect * from runledger.workflow_step_runs\n${await renderStepRuns(read, invoice.runId)}\n`);
+    screen.write(`\n${await drawWorkflowRun(db, invoice.runId, { scope: "all" })}\n`);
   }
   return 0;
 }
 
 /** Prints the ledger until every job has ended; gives false when it was interrupted. */
-async function showLedger(sql: postgres.Sql, watched: readonly WatchedJob[], signal: AbortSignal): Promise<boolean> {
-  const feed = followLedger(sql, watched.map(({ jobId }) => jobId));
+async function showLedger(
+  read: DemoDatabase["read"],
+  watched: readonly WatchedJob[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const feed = followLedger(read, watched.map(({ jobId }) => jobId));
   const table = createLedgerTable(screen, new Map(watched.map(({ jobId, label }) => [jobId, label])));
   const ended = new Set<string>();
   let events = 0;

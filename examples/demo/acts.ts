@@ -6,7 +6,7 @@
 
 import type { JobRequest } from "@runledger/core";
 import { enqueueJob, enqueueJobs } from "@runledger/postgres";
-import type postgres from "postgres";
+import type { Queryable } from "@runledger/postgres";
 import { callWebhook, resizePhoto, syncInvoice, welcome } from "./jobs.ts";
 
 /** A job that the demo watches. */
@@ -22,9 +22,9 @@ export interface Act {
   /** What will be seen. */
   readonly title: string;
   /** Enqueues it and gives the jobs that follow, the steps of a workflow run included: a step's job has the step's id. */
-  readonly enqueue: (sql: postgres.Sql) => Promise<readonly WatchedJob[]>;
+  readonly enqueue: (db: Queryable) => Promise<readonly WatchedJob[]>;
   /** What happens outside while the worker runs; ends at the signal at the latest. */
-  readonly meanwhile?: (sql: postgres.Sql, signal: AbortSignal) => Promise<void>;
+  readonly meanwhile?: (db: Queryable, signal: AbortSignal) => Promise<void>;
 }
 
 const PHOTOS = 6;
@@ -34,34 +34,34 @@ const DELAY_MS = 1500;
 export const ACTS: readonly Act[] = [
   {
     title: "a job that succeeds",
-    enqueue: (sql) => enqueueOne(sql, "welcome", welcome.request({ to: "ada@example.com" })),
+    enqueue: (db) => enqueueOne(db, "welcome", welcome.request({ to: "ada@example.com" })),
   },
   {
     title: "one that fails twice and then succeeds",
-    enqueue: (sql) => enqueueOne(sql, "sync_invoice", syncInvoice.request({ invoice: 1042 })),
+    enqueue: (db) => enqueueOne(db, "sync_invoice", syncInvoice.request({ invoice: 1042 })),
   },
   {
     title: "one that uses up its attempts and becomes a dead letter",
-    enqueue: (sql) => enqueueOne(sql, "call_webhook", callWebhook.request({ url: "https://example.com/hook" })),
+    enqueue: (db) => enqueueOne(db, "call_webhook", callWebhook.request({ url: "https://example.com/hook" })),
   },
   {
     title: `one that is due in ${DELAY_MS / 1000} seconds`,
-    enqueue: (sql) => {
+    enqueue: (db) => {
       const nextRunAt = new Date(Date.now() + DELAY_MS);
-      return enqueueOne(sql, "later", welcome.request({ to: "grace@example.com" }, { nextRunAt }));
+      return enqueueOne(db, "later", welcome.request({ to: "grace@example.com" }, { nextRunAt }));
     },
   },
   {
     title: `a batch of ${PHOTOS} in one statement`,
-    enqueue: async (sql) => {
+    enqueue: async (db) => {
       const photos = Array.from({ length: PHOTOS }, (_, index) => index + 1);
-      const enqueued = await enqueueJobs(sql, photos.map((photo) => resizePhoto.request({ photo })));
+      const enqueued = await enqueueJobs(db, photos.map((photo) => resizePhoto.request({ photo })));
       return enqueued.map(({ jobId }, index) => ({ jobId, label: `photo ${index + 1}` }));
     },
   },
 ];
 
-async function enqueueOne(sql: postgres.Sql, label: string, request: JobRequest): Promise<readonly WatchedJob[]> {
-  const { jobId } = await enqueueJob(sql, request);
+async function enqueueOne(db: Queryable, label: string, request: JobRequest): Promise<readonly WatchedJob[]> {
+  const { jobId } = await enqueueJob(db, request);
   return [{ jobId, label }];
 }

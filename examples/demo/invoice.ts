@@ -6,11 +6,12 @@
 
 import { defineJob, isTerminalWorkflowRunStatus, WorkflowDagBuilder } from "@runledger/core";
 import { completeExternalStep, enqueueWorkflowRun, getWorkflowRun, listWorkflowSteps } from "@runledger/postgres";
+import type { Queryable } from "@runledger/postgres";
 import type { JobCatalog } from "@runledger/runtime";
 import { setTimeout as delay } from "node:timers/promises";
-import type postgres from "postgres";
 import { z } from "zod";
 import type { Act } from "./acts.ts";
+import type { Read } from "./database.ts";
 
 const Invoice = z.object({ invoiceId: z.string() });
 
@@ -60,7 +61,7 @@ export interface InvoiceRun {
 export function invoiceAct(shown: InvoiceRun): Act {
   return {
     title: "an invoice workflow: fetch, validate, charge, an approval, notify",
-    enqueue: async (sql) => {
+    enqueue: async (db) => {
       const invoiceId = `INV-${Date.now()}`;
       const run = new WorkflowDagBuilder("invoice.process", { source: "demo" })
         .idempotencyKey(invoiceId)
@@ -70,27 +71,27 @@ export function invoiceAct(shown: InvoiceRun): Act {
         .external("approval").afterSuccess("approval", ["charge"])
         .job("notify", notify.request({ invoiceId })).afterSuccess("notify", ["approval"])
         .build();
-      const { runId } = await enqueueWorkflowRun(sql, run);
+      const { runId } = await enqueueWorkflowRun(db, run);
       shown.runId = runId;
-      const { items: steps } = await listWorkflowSteps(sql, runId, { scope: "global" });
+      const { items: steps } = await listWorkflowSteps(db, runId, { scope: "global" });
       return steps.filter(({ executionKind }) => executionKind === "JOB")
         .map(({ stepId, stepKey }) => ({ jobId: stepId, label: `invoice ${stepKey}` }));
     },
-    meanwhile: async (sql, signal) => {
-      if (shown.runId !== undefined) await approve(sql, shown.runId, signal);
+    meanwhile: async (db, signal) => {
+      if (shown.runId !== undefined) await approve(db, shown.runId, signal);
     },
   };
 }
 
 /** Stands for the person who approves: looks whether the gate is open, and completes it after some thought. */
-async function approve(sql: postgres.Sql, runId: string, signal: AbortSignal): Promise<void> {
+async function approve(db: Queryable, runId: string, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
-    const run = await getWorkflowRun(sql, runId, { scope: "global" });
+    const run = await getWorkflowRun(db, runId, { scope: "global" });
     if (run === undefined || isTerminalWorkflowRunStatus(run.status)) return;
     if (run.waitingCount > 0) {
       await delay(300, undefined, { signal });
       const completion = { status: "SUCCEEDED", output: { approvedBy: "grace" } } as const;
-      await completeExternalStep(sql, runId, "approval", { scope: "global", completion });
+      await completeExternalStep(db, runId, "approval", { scope: "global", completion });
       return;
     }
     await delay(50, undefined, { signal });
@@ -100,18 +101,21 @@ async function approve(sql: postgres.Sql, runId: string, signal: AbortSignal): P
 /**
  * Reads the run from the view that anybody with psql has, one row a step, and writes it for people.
  *
- * @param sql The database.
+ * @param read How to read.
  * @param runId The run.
  * @returns The lines.
  */
-export async function renderStepRuns(sql: postgres.Sql, runId: string): Promise<string> {
-  const rows = await sql<StepRun[]>`
+export async function renderStepRuns(read: Read, runId: string): Promise<string> {
+  const rows = await read<StepRun>(
+    `
     select row_number() over (order by posted_at, position)::integer as number,
       to_char(posted_at at time zone 'UTC', 'HH24:MI:SS.MS') as posted, workflow, step, position, step_count, status,
       (extract(epoch from duration) * 1000)::integer as duration_ms
     from runledger.workflow_step_runs
-    where run_id = ${runId}
-    order by posted_at, position`;
+    where run_id = $1::uuid
+    order by posted_at, position`,
+    [runId],
+  );
   const lines = rows.map((row) => [
     String(row.number).padStart(4, "0"),
     row.posted,

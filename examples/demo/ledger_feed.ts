@@ -4,7 +4,7 @@
  * @module
  */
 
-import type postgres from "postgres";
+import type { Read } from "./database.ts";
 
 /** One event of a watched job, with what the table shows of it. */
 export interface LedgerRow {
@@ -47,14 +47,15 @@ export interface LedgerFeed {
 /**
  * Follows the ledger of some jobs. Each job's events are numbered without gaps, so the last number seen is where to go on.
  *
- * @param sql The database.
+ * @param read How to read.
  * @param jobIds The jobs.
  * @returns The feed.
  */
-export function followLedger(sql: postgres.Sql, jobIds: readonly string[]): LedgerFeed {
+export function followLedger(read: Read, jobIds: readonly string[]): LedgerFeed {
   const seen: Record<string, number> = Object.fromEntries(jobIds.map((jobId) => [jobId, 0]));
   const next = async () => {
-    const rows = await sql<StoredRow[]>`
+    const rows = await read<StoredRow>(
+      `
       select
         event.job_id, event.seq, event.occurred_at, event.attempt, job.max_attempts, event.event_type,
         case
@@ -63,7 +64,7 @@ export function followLedger(sql: postgres.Sql, jobIds: readonly string[]): Ledg
         end as duration_ms,
         event.payload ->> 'error_code' as error_code,
         (event.payload ->> 'retry_delay_ms')::integer as retry_delay_ms
-      from jsonb_each_text(${JSON.stringify(seen)}::text::jsonb) as seen (job_id, seq)
+      from jsonb_each_text($1::text::jsonb) as seen (job_id, seq)
       join runledger.job_queue as job on job.id = seen.job_id::uuid
       join runledger.job_events as event on event.job_id = job.id and event.seq > seen.seq::integer
       left join lateral (
@@ -75,7 +76,9 @@ export function followLedger(sql: postgres.Sql, jobIds: readonly string[]): Ledg
         order by start.seq desc
         limit 1
       ) as leased on true
-      order by event.occurred_at, event.job_id, event.seq`;
+      order by event.occurred_at, event.job_id, event.seq`,
+      [JSON.stringify(seen)],
+    );
     for (const { job_id, seq } of rows) seen[job_id] = Math.max(seen[job_id] ?? 0, seq);
     return rows.map(decodeRow);
   };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type postgres from "postgres";
+import type { Read } from "./database.ts";
 
 /** What the ledger says about the demo's jobs. */
 export interface Summary {
@@ -21,25 +21,31 @@ export interface Summary {
 /**
  * Adds up the ledger of some jobs.
  *
- * @param sql The database.
+ * @param read How to read.
  * @param jobIds The jobs.
  * @returns The sums.
  */
-export async function summarize(sql: postgres.Sql, jobIds: readonly string[]): Promise<Summary> {
-  const ids = JSON.stringify(jobIds);
-  const outcomes = await sql<{ status: string; count: number }[]>`
+export async function summarize(read: Read, jobIds: readonly string[]): Promise<Summary> {
+  const ids = [JSON.stringify(jobIds)];
+  const outcomes = await read<{ status: string; count: number }>(
+    `
     select job.status, count(*)::integer as count
     from runledger.job_queue as job
-    where job.id in (select id::uuid from jsonb_array_elements_text(${ids}::text::jsonb) as wanted (id))
+    where job.id in (select id::uuid from jsonb_array_elements_text($1::text::jsonb) as wanted (id))
     group by job.status
-    order by count desc, job.status`;
-  const [total] = await sql<{ attempts: number; events: number; seconds: number | null }[]>`
+    order by count desc, job.status`,
+    ids,
+  );
+  const [total] = await read<{ attempts: number; events: number; seconds: number | null }>(
+    `
     select
       count(*) filter (where event.event_type = 'LEASED')::integer as attempts,
       count(*)::integer as events,
       extract(epoch from max(event.occurred_at) - min(event.occurred_at))::float8 as seconds
     from runledger.job_events as event
-    where event.job_id in (select id::uuid from jsonb_array_elements_text(${ids}::text::jsonb) as wanted (id))`;
+    where event.job_id in (select id::uuid from jsonb_array_elements_text($1::text::jsonb) as wanted (id))`,
+    ids,
+  );
   return {
     outcomes: Object.fromEntries(outcomes.map(({ status, count }) => [status, count])),
     attempts: total?.attempts ?? 0,
