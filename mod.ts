@@ -229,9 +229,10 @@ export {
 export type { JsonOptions, JsonValue } from "@runledger/core";
 
 // core: errors that callers tell apart by code.
-export { ERROR_CATALOGUE, ERROR_CODES, isRunledgerError, RunledgerError } from "@runledger/core";
+export { ERROR_CATALOGUE, ERROR_CODES, isErrorCode, isRunledgerError, RunledgerError } from "@runledger/core";
 export type {
   ErrorCatalogueEntry,
+  ErrorSummary,
   RunledgerErrorCategory,
   RunledgerErrorCode,
   RunledgerErrorDetail,

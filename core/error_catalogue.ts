@@ -1,27 +1,14 @@
 /**
- * Every stable error code, with its category, cause, and what to do about it. `docs/errors.md` is made from this table.
+ * What leads to each error, whether a retry helps, and what to do about it. `docs/errors.md` is made from this table.
  *
  * @module
  */
 
-/**
- * The coarse kind of problem.
- *
- * - `validation`: the caller asked for something that cannot be; a retry of the same call fails again.
- * - `conflict`: it contradicts what is already there.
- * - `forbidden`: the caller does not hold what it needs, such as a live lease or a database privilege.
- * - `not_found`: there is no such thing in the given scope.
- * - `unavailable`: the database could not answer now; a retry may help.
- * - `internal`: a defect, here or in the data.
- */
-export type RunledgerErrorCategory = "validation" | "conflict" | "forbidden" | "not_found" | "unavailable" | "internal";
+import { errorSummary } from "./error_code.ts";
+import type { ErrorSummary, RunledgerErrorCode, WorkflowBuildErrorCode } from "./error_code.ts";
 
 /** What the catalogue says about one code. */
-export interface ErrorCatalogueEntry {
-  /** The coarse kind of problem. */
-  readonly category: RunledgerErrorCategory;
-  /** The client-safe text when the thrower gives none. */
-  readonly message: string;
+export interface ErrorCatalogueEntry extends ErrorSummary {
   /** What leads to it. */
   readonly cause: string;
   /** Whether the same call may succeed when it is made again. */
@@ -30,284 +17,137 @@ export interface ErrorCatalogueEntry {
   readonly action: string;
 }
 
-/** Every stable code that a {@linkcode RunledgerError} or a stored failure can carry. */
-export type RunledgerErrorCode =
-  | "job.invalid_request"
-  | "job.invalid_payload"
-  | "job.invalid_output"
-  | "job.invalid_definition"
-  | "job.invalid_outcome"
-  | "job.invalid_progress"
-  | "job.invalid_lease_duration"
-  | "job.invalid_pagination"
-  | "job.definition_not_found_or_disabled"
-  | "job.definition_not_found"
-  | "job.runtime_config_not_found"
-  | "job.not_found"
-  | "job.idempotency_conflict"
-  | "job.enqueue_idempotency_unsupported_isolation"
-  | "job.lease_owner_mismatch"
-  | "job.unstarted_claim_release_not_applicable"
-  | "job.invalid_state_transition"
-  | "job.workflow_requeue_not_supported"
-  | "job.workflow_edit_not_supported"
-  | "job.workflow_handler_continuation_not_enabled"
-  | "job.replay_idempotency_conflict"
-  | "job.handler_threw"
-  | "job.handler_panic"
-  | "job.handler_not_registered"
-  | "job.timeout_exceeded"
-  | "job.lease_expired"
-  | "job.canceled"
-  | "worker.shutdown"
-  | "job_definition.active_schedule_exists"
-  | "job_schedule.invalid_name"
-  | "job_schedule.invalid_cron"
-  | "job_schedule.invalid_timezone"
-  | "job_schedule.invalid_jitter"
-  | "job_schedule.not_found"
-  | "job_schedule.definition_not_found_or_disabled"
-  | "workflow.invalid_dag_empty"
-  | "workflow.invalid_dag_workflow_type_blank"
-  | "workflow.invalid_dag_step_key_blank"
-  | "workflow.invalid_dag_job_type_blank"
-  | "workflow.invalid_dag_idempotency_key_blank"
-  | "workflow.invalid_dag_active_key_blank"
-  | "workflow.invalid_dag_result_step_key_blank"
-  | "workflow.invalid_dag_dependency_step_key_blank"
-  | "workflow.invalid_dag_name_too_long"
-  | "workflow.invalid_dag_name_invalid"
-  | "workflow.invalid_dag_duplicate_step_key"
-  | "workflow.invalid_dag_unknown_step_key"
-  | "workflow.invalid_dag_missing_dependency"
-  | "workflow.invalid_dag_self_dependency"
-  | "workflow.invalid_dag_duplicate_dependency"
-  | "workflow.invalid_dag_cycle"
-  | "workflow.invalid_dag_unknown_result_step"
-  | "workflow.invalid_dag_step_max_attempts_non_positive"
-  | "workflow.invalid_dag_step_timeout_seconds_non_positive"
-  | "workflow.invalid_dag_setting_invalid"
-  | "workflow.invalid_dag_unknown_field"
-  | "workflow.invalid_dag_external_step_job_type_not_allowed"
-  | "workflow.invalid_dag_external_step_queue_settings_not_allowed"
-  | "workflow.invalid_dag_gate_timeout_invalid"
-  | "workflow.invalid_dag_request_setting_not_allowed"
-  | "workflow.invalid_dag_payload_invalid"
-  | "workflow.invalid_dag_metadata_invalid"
-  | "workflow.definition_not_found_or_disabled"
-  | "workflow.enqueue_conflicting_retry"
-  | "workflow.enqueue_idempotency_unsupported_isolation"
-  | "workflow.unsupported_isolation"
-  | "workflow.run_not_found"
-  | "workflow.step_not_found"
-  | "workflow.external_step_not_found"
-  | "workflow.external_step_not_external"
-  | "workflow.external_step_not_waiting"
-  | "workflow.external_step_conflicting_completion_retry"
-  | "workflow.append_mutation_key_blank"
-  | "workflow.append_conflicting_retry"
-  | "workflow.append_window_missing"
-  | "workflow.append_window_not_external"
-  | "workflow.append_window_not_open"
-  | "workflow.append_terminal_run"
-  | "workflow.dependency_unsatisfied"
-  | "workflow.gate_timed_out"
-  | "workflow.run_canceled"
-  | "workflow.recovery_source_not_terminal"
-  | "workflow.recovery_request_conflict"
-  | "workflow.recovery_nothing_to_resume"
-  | "workflow.recovery_active_constraint"
-  | "workflow.result_not_declared"
-  | "workflow.result_missing"
-  | "workflow.result_unsuccessful_terminal"
-  | "workflow.result_wait_timeout"
-  | "schema.missing"
-  | "schema.outdated"
-  | "schema.newer"
-  | "schema.changed"
-  | "db.unsupported_driver"
-  | "db.commit_unknown"
-  | "db.unavailable"
-  | "db.unique_violation"
-  | "db.related_resource_missing"
-  | "db.related_resource_still_referenced"
-  | "db.business_rule_violation"
-  | "db.required_field_missing"
-  | "db.permission_denied"
-  | "db.lock_not_available"
-  | "db.serialization_failure"
-  | "db.query_canceled"
-  | "db.query_failed"
-  | "db.unexpected_result";
+/** What the table below holds: what an error says stands with its code. */
+type ErrorExplanation = Omit<ErrorCatalogueEntry, keyof ErrorSummary>;
 
-/** The catalogue: one entry for each {@linkcode RunledgerErrorCode}. */
-export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogueEntry>> = {
+/** What a WorkflowBuildError says, without the keys that it is about: it makes its words, so programs do not carry these. */
+interface BuildErrorExplanation extends ErrorExplanation {
+  readonly message: string;
+}
+
+type Explanations =
+  & Readonly<Record<Exclude<RunledgerErrorCode, WorkflowBuildErrorCode>, ErrorExplanation>>
+  & Readonly<Record<WorkflowBuildErrorCode, BuildErrorExplanation>>;
+
+const EXPLANATIONS: Explanations = {
   "job.invalid_request": {
-    category: "validation",
-    message: "The job request has a field that cannot be.",
     cause:
       "A blank job type or key, a key over 512 bytes, a number that is not a positive integer, an unknown stage, an organization that is not a UUID.",
     retry: "no",
     action: "Correct the field that `details.field` names.",
   },
   "job.invalid_payload": {
-    category: "validation",
-    message: "The payload is not acceptable.",
     cause:
       "It is not JSON (a cycle, BigInt, NaN, U+0000, a lone surrogate, too deep), or the job's schema refuses it. As a stored failure: the handler's schema refused what was enqueued.",
     retry: "no",
     action: "Correct the value at `details.path`; for stored jobs, deploy a handler that accepts it and requeue.",
   },
   "job.invalid_output": {
-    category: "validation",
-    message: "The handler's output is not acceptable.",
     cause: "A handler returned something that is not JSON, is too large, or that the job's output schema refuses.",
     retry: "no",
     action: "Correct the handler; the job was dead-lettered as PANICKED and can be requeued.",
   },
   "job.invalid_definition": {
-    category: "validation",
-    message: "The job definition has a field that cannot be.",
     cause: "A blank type, a non-positive version, attempts or timeout, or a priority that is not a 32-bit integer.",
     retry: "no",
     action: "Correct the field that `details.field` names.",
   },
   "job.invalid_outcome": {
-    category: "validation",
-    message: "The outcome of the attempt has a field that cannot be.",
     cause: "A negative or unrepresentable delay, a blank failure code, or an unknown kind of outcome.",
     retry: "no",
     action: "Correct the field that `details.field` names.",
   },
   "job.invalid_progress": {
-    category: "validation",
-    message: "Progress must satisfy 0 <= done <= total.",
     cause: "Progress was negative, not an integer, or beyond its total, by itself or together with what is stored.",
     retry: "no",
     action: "Report whole numbers with done at most total.",
   },
   "job.invalid_lease_duration": {
-    category: "validation",
-    message: "A lease must last a positive whole number of milliseconds.",
     cause: "`leaseMs` was zero, negative, fractional or over a day.",
     retry: "no",
     action: "Give 1 to 86,400,000 milliseconds.",
   },
   "job.invalid_pagination": {
-    category: "validation",
-    message: "The page asked for cannot be.",
     cause: "A limit outside 1 to 1000, or a cursor that this function did not give.",
     retry: "no",
     action: "Ask for 1 to 1000 rows and pass cursors on unchanged.",
   },
   "job.definition_not_found_or_disabled": {
-    category: "validation",
-    message: "There is no enabled definition of this job type.",
     cause: "The catalog was never synced to this database, or an operator disabled the type.",
     retry: "no",
     action: "Sync the catalog (`catalog.sync(db)`) or enable the definition; `details.jobTypes` names the types.",
   },
   "job.definition_not_found": {
-    category: "not_found",
-    message: "There is no definition of this job type.",
     cause: "A definition was addressed that was never stored.",
     retry: "no",
     action: "Store the definition first.",
   },
   "job.runtime_config_not_found": {
-    category: "not_found",
-    message: "There is no runtime configuration for this job type.",
     cause: "A required runtime configuration was never stored.",
     retry: "no",
     action: "Store it with `upsertJobRuntimeConfig`.",
   },
   "job.not_found": {
-    category: "not_found",
-    message: "There is no such job.",
     cause: "The id is unknown, the job was removed by retention, or it lies outside the given scope.",
     retry: "no",
     action: "Check the id and the scope.",
   },
   "job.idempotency_conflict": {
-    category: "conflict",
-    message: "This idempotency key was used for a different request.",
     cause: "A job of the same type, scope and key was enqueued before with other content.",
     retry: "no",
     action: "Use another key, or send the original request; `details.fields` names what differs.",
   },
   "job.enqueue_idempotency_unsupported_isolation": {
-    category: "validation",
-    message: "Enqueueing with an idempotency key needs READ COMMITTED isolation.",
     cause: "The caller's transaction is REPEATABLE READ or SERIALIZABLE and cannot see a concurrent equal enqueue.",
     retry: "no",
     action: "Enqueue in a READ COMMITTED transaction, or without a key.",
   },
   "job.lease_owner_mismatch": {
-    category: "forbidden",
-    message: "The lease on this job is no longer held.",
     cause: "The lease expired, or the job was reclaimed, cancelled or settled meanwhile. There is no grace period.",
     retry: "no",
     action: "Stop working on the job; whoever holds it now goes on.",
   },
   "job.unstarted_claim_release_not_applicable": {
-    category: "validation",
-    message: "This claim cannot be handed back as unstarted.",
     cause: "The claim already reported progress, or it is not the newest of its job.",
     retry: "no",
     action: "Settle the attempt instead, or let its lease expire.",
   },
   "job.invalid_state_transition": {
-    category: "conflict",
-    message: "The job is not in a status that allows this.",
     cause: "For example cancelling a job that already ended.",
     retry: "no",
     action: "Read the job's status; `details.status` tells it.",
   },
   "job.workflow_requeue_not_supported": {
-    category: "validation",
-    message: "A job of a workflow step cannot be requeued or replayed by itself.",
     cause: "Its run has already acted on how it ended.",
     retry: "no",
     action: "Recover the workflow run.",
   },
   "job.workflow_edit_not_supported": {
-    category: "validation",
-    message: "The payload of a workflow step cannot be edited.",
     cause: "Its run keeps what was asked for, and a recovery would run the step with that.",
     retry: "no",
     action: "Cancel the run and enqueue it with another payload.",
   },
   "job.workflow_handler_continuation_not_enabled": {
-    category: "validation",
-    message: "This workflow step does not allow its handler to continue.",
     cause: "A handler ended a slice with a continuation, but its step was not declared to allow it.",
     retry: "no",
     action: "Declare the step with `allowsContinuation`, or finish the work in one attempt.",
   },
   "job.replay_idempotency_conflict": {
-    category: "conflict",
-    message: "This replay key was used for a different replay of the job.",
     cause: "The same source job and replay key were used before with another reason.",
     retry: "no",
     action: "Use another replay key.",
   },
   "job.handler_threw": {
-    category: "internal",
-    message: "The handler threw.",
     cause: "Stored failure: a handler threw something other than a JobFailure. Retried while attempts remain.",
     retry: "yes",
     action: "Read the stored message and stack; throw a JobFailure for failures that are expected.",
   },
   "job.handler_panic": {
-    category: "internal",
-    message: "The handler broke its contract.",
     cause: "Stored failure: no valid completion came back. Never retried.",
     retry: "no",
     action: "Correct the handler and requeue the dead letter.",
   },
   "job.handler_not_registered": {
-    category: "internal",
-    message: "No handler is registered for this job type.",
     cause:
       "The catalog does not have the type: on enqueue, or as a stored failure of a job that a worker was given. Or " +
       "the type's handler is for one step of a workflow, and the job is no such step.",
@@ -315,50 +155,36 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     action: "Add the definition or a handler to the catalog, and requeue the dead letter.",
   },
   "job.timeout_exceeded": {
-    category: "unavailable",
-    message: "The attempt ran longer than its timeout.",
     cause: "Stored failure and abort reason: `timeoutSeconds` of the job passed. Retried while attempts remain.",
     retry: "yes",
     action: "Heed `context.signal`, make the work smaller, or raise the timeout.",
   },
   "job.lease_expired": {
-    category: "unavailable",
-    message: "The lease expired before the attempt was settled.",
     cause: "Stored failure: the worker crashed, hung, or lost the database for longer than its lease.",
     retry: "yes",
     action: "Nothing for single cases; for many, look for crashes, blocked event loops or a lease that is too short.",
   },
   "job.canceled": {
-    category: "conflict",
-    message: "The job was cancelled.",
     cause: "Abort reason of a running handler whose job was cancelled.",
     retry: "no",
     action: "Stop working.",
   },
   "worker.shutdown": {
-    category: "unavailable",
-    message: "The worker is shutting down.",
     cause: "Abort reason of a handler that was still running at the shutdown deadline.",
     retry: "yes",
     action: "Stop working; the attempt is retried elsewhere.",
   },
   "job_definition.active_schedule_exists": {
-    category: "conflict",
-    message: "An active schedule uses this job type.",
     cause: "A definition cannot be disabled while schedules would go on firing into it.",
     retry: "no",
     action: "Pause the schedules that `details.schedules` names first.",
   },
   "job_schedule.invalid_name": {
-    category: "validation",
-    message: "The name of a schedule must be text without white space around it.",
     cause: "Blank, padded, longer than 255 bytes, holds U+0000 or a lone surrogate, or was given twice in one call.",
     retry: "no",
     action: "Give the schedule a name of its own.",
   },
   "job_schedule.invalid_cron": {
-    category: "validation",
-    message: "The cron expression cannot be used.",
     cause:
       "Not five, six or seven fields, a field that is out of its range, or a date that never comes. A stored one: " +
       "the scheduler reports it and looks again every 30 seconds.",
@@ -366,168 +192,140 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     action: "Correct the expression: minute, hour, day of month, month, day of week; seconds go first, a year last.",
   },
   "job_schedule.invalid_timezone": {
-    category: "validation",
-    message: "The time zone of a schedule must be an IANA name, such as Europe/Berlin.",
     cause: "This runtime does not know a time zone of that name.",
     retry: "no",
     action: "Name a zone of the IANA database, or leave it out for UTC.",
   },
   "job_schedule.invalid_jitter": {
-    category: "validation",
-    message: "The jitter of a schedule must be a whole number of seconds from 0 to 86400.",
     cause: "`maxJitterSeconds` is negative, fractional or longer than a day.",
     retry: "no",
     action: "Correct `maxJitterSeconds`.",
   },
   "job_schedule.not_found": {
-    category: "not_found",
-    message: "There is no such schedule.",
     cause: "The name was never used, the schedule was deleted, or it belongs to another organization than the scope.",
     retry: "no",
     action: "Check the name and the scope.",
   },
   "job_schedule.definition_not_found_or_disabled": {
-    category: "conflict",
-    message: "The schedule's job type is not defined, or it is disabled.",
     cause: "An active schedule needs an enabled definition, and any schedule one that exists.",
     retry: "yes",
     action: "Sync the catalog, or enable the types in `details.jobTypes`; a paused schedule may have a disabled one.",
   },
   "workflow.invalid_dag_empty": {
-    category: "validation",
     message: "The workflow has no steps.",
     cause: "A run or an append without any step.",
     retry: "no",
     action: "Add a step.",
   },
   "workflow.invalid_dag_workflow_type_blank": {
-    category: "validation",
     message: "The workflow type must not be blank.",
     cause: "An empty or white workflow type.",
     retry: "no",
     action: "Name the kind of workflow.",
   },
   "workflow.invalid_dag_step_key_blank": {
-    category: "validation",
     message: "A step key must not be blank.",
     cause: "An empty or white step key; `details.stepIndex` counts declared steps from 0.",
     retry: "no",
     action: "Name the step.",
   },
   "workflow.invalid_dag_job_type_blank": {
-    category: "validation",
     message: "The job type of a step must not be blank.",
     cause: "An empty or white job type in the step that `details.stepKey` names.",
     retry: "no",
     action: "Name the kind of job, or declare the step as external.",
   },
   "workflow.invalid_dag_idempotency_key_blank": {
-    category: "validation",
     message: "The idempotency key must not be blank.",
     cause: "An empty or white idempotency key.",
     retry: "no",
     action: "Give a key, or none.",
   },
   "workflow.invalid_dag_active_key_blank": {
-    category: "validation",
     message: "The active key must not be blank.",
     cause: "An empty or white active key.",
     retry: "no",
     action: "Give a key, or none.",
   },
   "workflow.invalid_dag_result_step_key_blank": {
-    category: "validation",
     message: "The key of the result step must not be blank.",
     cause: "An empty or white result step key.",
     retry: "no",
     action: "Name a step, or none.",
   },
   "workflow.invalid_dag_dependency_step_key_blank": {
-    category: "validation",
     message: "The key of a prerequisite must not be blank.",
     cause: "The step that `details.stepKey` names waits for an empty or white key.",
     retry: "no",
     action: "Name the prerequisite.",
   },
   "workflow.invalid_dag_name_too_long": {
-    category: "validation",
     message: "A name of the workflow is too long.",
     cause: "A workflow or job type over 255 bytes of UTF-8, or a key over 512.",
     retry: "no",
     action: "Shorten what `details.field` names to `details.maxBytes`.",
   },
   "workflow.invalid_dag_name_invalid": {
-    category: "validation",
     message: "A name of the workflow cannot be stored.",
     cause: "It is no string, or holds U+0000 or a lone surrogate.",
     retry: "no",
     action: "Correct what `details.field` names.",
   },
   "workflow.invalid_dag_duplicate_step_key": {
-    category: "validation",
     message: "Two steps have the same key.",
     cause: "A step was declared twice, or appended to a run that has one of this key.",
     retry: "no",
     action: "Rename one of the steps that `details.stepKey` names.",
   },
   "workflow.invalid_dag_unknown_step_key": {
-    category: "validation",
     message: "A dependency was declared for a step that is not there.",
     cause: "`afterSuccess` or `afterTerminal` named a step that was not declared before the call.",
     retry: "no",
     action: "Declare the step that `details.stepKey` names first.",
   },
   "workflow.invalid_dag_missing_dependency": {
-    category: "validation",
     message: "A step waits for one that is not there.",
     cause: "A prerequisite was misspelt or never declared.",
     retry: "no",
     action: "Declare the step that `details.prerequisiteStepKey` names, or correct the key.",
   },
   "workflow.invalid_dag_self_dependency": {
-    category: "validation",
     message: "A step waits for itself.",
     cause: "A step is among its own prerequisites.",
     retry: "no",
     action: "Remove the dependency of the step that `details.stepKey` names.",
   },
   "workflow.invalid_dag_duplicate_dependency": {
-    category: "validation",
     message: "A step waits for another one twice.",
     cause: "The same prerequisite was given more than once, in one mode or in both.",
     retry: "no",
     action: "Keep one of the two dependencies.",
   },
   "workflow.invalid_dag_cycle": {
-    category: "validation",
     message: "The steps of the workflow wait for each other in a circle.",
     cause: "Following prerequisites leads back to the same step.",
     retry: "no",
     action: "Remove one of the dependencies between `details.stepKeys`, which are told in order around the circle.",
   },
   "workflow.invalid_dag_unknown_result_step": {
-    category: "validation",
     message: "The result step is not a step of the workflow.",
     cause: "The result step was misspelt or never declared.",
     retry: "no",
     action: "Name a declared step.",
   },
   "workflow.invalid_dag_step_max_attempts_non_positive": {
-    category: "validation",
     message: "A step must be tried at least once.",
     cause: "`maxAttempts` of the step that `details.stepKey` names is zero or negative.",
     retry: "no",
     action: "Give 1 or more, or nothing.",
   },
   "workflow.invalid_dag_step_timeout_seconds_non_positive": {
-    category: "validation",
     message: "The timeout of a step must be at least one second.",
     cause: "`timeoutSeconds` of the step that `details.stepKey` names is zero or negative.",
     retry: "no",
     action: "Give 1 or more, or nothing.",
   },
   "workflow.invalid_dag_setting_invalid": {
-    category: "validation",
     message: "A setting of the workflow cannot be.",
     cause:
       "An organization that is not a UUID, a number that is not a 32-bit integer, an unknown stage, release mode or execution kind.",
@@ -535,28 +333,24 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     action: "Correct what `details.setting` names.",
   },
   "workflow.invalid_dag_unknown_field": {
-    category: "validation",
     message: "The workflow has a field that is not known.",
     cause: "A misspelt field, which would have been lost in silence.",
     retry: "no",
     action: "Correct the field that `details.field` names.",
   },
   "workflow.invalid_dag_external_step_job_type_not_allowed": {
-    category: "validation",
     message: "An external step has no job type.",
     cause: "A step of kind EXTERNAL was given a job type.",
     retry: "no",
     action: "Leave it out, or declare the step as a job.",
   },
   "workflow.invalid_dag_external_step_queue_settings_not_allowed": {
-    category: "validation",
     message: "An external step has no settings of the queue.",
     cause: "A step of kind EXTERNAL was given a priority, attempts, a timeout in seconds, a stage or a continuation.",
     retry: "no",
     action: "Leave out what `details.setting` names; a gate has a `timeout` of its own.",
   },
   "workflow.invalid_dag_gate_timeout_invalid": {
-    category: "validation",
     message: "The timeout of a gate cannot be.",
     cause:
       "It is not a positive whole number of milliseconds, its outcome is unknown, or it has an output without succeeding.",
@@ -564,340 +358,247 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
     action: "Correct what `details.field` names.",
   },
   "workflow.invalid_dag_request_setting_not_allowed": {
-    category: "validation",
     message: "The job request of a step asks for what the run decides.",
     cause: "The request has an idempotency key or a time to run at.",
     retry: "no",
     action: "Give the key to the run, and let prerequisites decide when the step starts.",
   },
   "workflow.invalid_dag_payload_invalid": {
-    category: "validation",
     message: "The payload of a step is not JSON.",
     cause: "A cycle, BigInt, NaN, U+0000, a lone surrogate, too deep.",
     retry: "no",
     action: "Correct the value at `details.path`.",
   },
   "workflow.invalid_dag_metadata_invalid": {
-    category: "validation",
     message: "The metadata of the workflow is not JSON.",
     cause: "A cycle, BigInt, NaN, U+0000, a lone surrogate, too deep.",
     retry: "no",
     action: "Correct the value at `details.path`.",
   },
   "workflow.definition_not_found_or_disabled": {
-    category: "validation",
-    message: "There is no enabled definition of a job type that the workflow uses.",
     cause: "The catalog was never synced to this database, or an operator disabled the type.",
     retry: "no",
     action: "Sync the catalog (`catalog.sync(db)`) or enable the definition; `details.jobTypes` names the types.",
   },
   "workflow.enqueue_conflicting_retry": {
-    category: "conflict",
-    message: "This idempotency key was used for a different workflow run.",
     cause: "A run of the same type, organization and key was enqueued before with other content.",
     retry: "no",
     action: "Use another key, or send the original request; `details.fields` names what differs.",
   },
   "workflow.enqueue_idempotency_unsupported_isolation": {
-    category: "validation",
-    message: "Enqueueing a workflow with an idempotency or active key needs READ COMMITTED isolation.",
     cause: "The caller's transaction is REPEATABLE READ or SERIALIZABLE and cannot see a concurrent equal enqueue.",
     retry: "no",
     action: "Enqueue in a READ COMMITTED transaction, or without a key.",
   },
   "workflow.unsupported_isolation": {
-    category: "validation",
-    message: "Changing a workflow run needs READ COMMITTED isolation.",
     cause:
       "The caller's transaction is REPEATABLE READ or SERIALIZABLE and cannot see what others just did to the run.",
     retry: "no",
     action: "Use a READ COMMITTED transaction.",
   },
   "workflow.run_not_found": {
-    category: "not_found",
-    message: "There is no such workflow run.",
     cause: "The id is unknown, the run was removed by retention, or it lies outside the given scope.",
     retry: "no",
     action: "Check the id and the scope.",
   },
   "workflow.step_not_found": {
-    category: "not_found",
-    message: "There is no such workflow step.",
     cause: "The run has no step of this key, or it lies outside the given scope.",
     retry: "no",
     action: "Check the run, the step key and the scope.",
   },
   "workflow.external_step_not_found": {
-    category: "not_found",
-    message: "There is no such gate.",
     cause: "The run has no step of this key.",
     retry: "no",
     action: "Check the run and the step key.",
   },
   "workflow.external_step_not_external": {
-    category: "validation",
-    message: "This step is not a gate.",
     cause: "A step that a job carries out was to be completed from outside.",
     retry: "no",
     action: "Name a step of kind EXTERNAL.",
   },
   "workflow.external_step_not_waiting": {
-    category: "conflict",
-    message: "This gate is not open yet.",
     cause: "Its prerequisites have not all ended.",
     retry: "yes",
     action: "Complete it once it is WAITING_FOR_EXTERNAL.",
   },
   "workflow.external_step_conflicting_completion_retry": {
-    category: "conflict",
-    message: "This gate was completed in a different way.",
     cause:
       "It ended before, by somebody else, by its timeout or with its run, and not with the same status, output and reason.",
     retry: "no",
     action: "Read the step: what it says stands.",
   },
   "workflow.append_mutation_key_blank": {
-    category: "validation",
-    message: "The mutation key must not be blank.",
     cause: "Steps were appended with an empty or white mutation key.",
     retry: "no",
     action: "Give a key that stays the same when the call is repeated.",
   },
   "workflow.append_conflicting_retry": {
-    category: "conflict",
-    message: "This mutation key was used for a different append.",
     cause: "The same key was used before on this run with other steps or another gate.",
     retry: "no",
     action: "Use another key, or send the original steps.",
   },
   "workflow.append_window_missing": {
-    category: "not_found",
-    message: "There is no such gate to append at.",
     cause: "The run has no step of the key that was named as the window.",
     retry: "no",
     action: "Name a gate of the run.",
   },
   "workflow.append_window_not_external": {
-    category: "validation",
-    message: "Steps can be appended only while a gate is open.",
     cause: "The step that was named as the window is carried out by a job.",
     retry: "no",
     action: "Name a step of kind EXTERNAL.",
   },
   "workflow.append_window_not_open": {
-    category: "conflict",
-    message: "The gate to append at is not open.",
     cause: "It was not released yet, or it ended.",
     retry: "no",
     action: "Append while the gate is WAITING_FOR_EXTERNAL.",
   },
   "workflow.append_terminal_run": {
-    category: "conflict",
-    message: "Nothing can be appended to a run that ended.",
     cause: "The run succeeded, completed with errors or was cancelled.",
     retry: "no",
     action: "Enqueue a new run.",
   },
   "workflow.dependency_unsatisfied": {
-    category: "conflict",
-    message: "A step that this one needed did not succeed.",
     cause: "Stored reason of a CANCELED step: a prerequisite with the mode ON_SUCCESS failed or was cancelled.",
     retry: "no",
     action: "Look at the prerequisites; recover the run once their cause is mended.",
   },
   "workflow.gate_timed_out": {
-    category: "unavailable",
-    message: "Nobody completed the gate in time.",
     cause: "Stored reason of a gate: its timeout passed and its default outcome was taken.",
     retry: "no",
     action: "Nothing, if the default was meant; otherwise recover the run.",
   },
   "workflow.run_canceled": {
-    category: "conflict",
-    message: "The workflow run was cancelled.",
     cause: "Stored reason of steps and jobs that ended with their run, and abort reason of their handlers.",
     retry: "no",
     action: "Stop working.",
   },
   "workflow.recovery_source_not_terminal": {
-    category: "conflict",
-    message: "A run that has not ended cannot be recovered.",
     cause: "The source run still has steps to do.",
     retry: "no",
     action: "Wait until it ends, or cancel it.",
   },
   "workflow.recovery_request_conflict": {
-    category: "conflict",
-    message: "This recovery key was used for a different recovery of the run.",
     cause: "The same source run and key were used before in another mode or with another reason.",
     retry: "no",
     action: "Use another key, or send the original request.",
   },
   "workflow.recovery_nothing_to_resume": {
-    category: "conflict",
-    message: "This run has no step to resume from.",
     cause: "A run that succeeded was to be resumed.",
     retry: "no",
     action: "Replay it, or leave it.",
   },
   "workflow.recovery_active_constraint": {
-    category: "conflict",
-    message: "Another run holds the active key of this one.",
     cause: "The source run had an active key, and a run that has not ended holds it now.",
     retry: "yes",
     action: "Recover it once the other run has ended.",
   },
   "workflow.result_not_declared": {
-    category: "validation",
-    message: "The workflow run has no result step.",
     cause: "The result of a run was asked for that names no step for it.",
     retry: "no",
     action: "Name one with `resultStep` when the run is built.",
   },
   "workflow.result_missing": {
-    category: "not_found",
-    message: "The workflow run succeeded without a result.",
     cause: "Its result step succeeded without an output.",
     retry: "no",
     action: "Return an output from the handler of the result step, or complete the gate with one.",
   },
   "workflow.result_unsuccessful_terminal": {
-    category: "conflict",
-    message: "The workflow run ended without success.",
     cause: "The run whose result was asked for was cancelled or completed with errors.",
     retry: "no",
     action: "Look at its steps; `details.status` tells how it ended.",
   },
   "workflow.result_wait_timeout": {
-    category: "unavailable",
-    message: "The workflow run has not ended yet.",
     cause: "The time to wait for its result passed.",
     retry: "yes",
     action: "Ask again; the run is not affected.",
   },
   "schema.missing": {
-    category: "unavailable",
-    message: "This database has no Runledger schema.",
     cause: "`migrate` was never run on it.",
     retry: "no",
     action: "Run `migrate(db)` once, as the schema's owner.",
   },
   "schema.outdated": {
-    category: "unavailable",
-    message: "The Runledger schema of this database is older than this library.",
     cause: "Migrations are missing; `details.missing` names them.",
     retry: "no",
     action: "Run `migrate(db)`.",
   },
   "schema.newer": {
-    category: "unavailable",
-    message: "The Runledger schema of this database is newer than this library can use.",
     cause: "A newer release migrated it, with a change that this release cannot work with.",
     retry: "no",
     action: "Upgrade the library; `details.newer` names the migrations it does not know.",
   },
   "schema.changed": {
-    category: "conflict",
-    message: "A migration of this database differs from the one in this library.",
     cause: "A migration file was edited after it was applied; `details.changed` names it.",
     retry: "no",
     action: "Find out who changed it. Applied migrations are never edited.",
   },
   "db.unsupported_driver": {
-    category: "validation",
-    message: "This is not a database handle that Runledger can use.",
     cause:
       "It is no postgres.js, node-postgres or PGlite handle and has no `query` method, or its pool rewrites columns or values.",
     retry: "no",
     action: "Pass a supported handle, without `transform`, or `{ query(text, values) }`.",
   },
   "db.commit_unknown": {
-    category: "unavailable",
-    message: "The connection was lost while committing: the outcome is not known.",
     cause: "The database may or may not have committed.",
     retry: "unknown outcome",
     action: "Read the state, or repeat the call with the same idempotency key. Never take it for a failure.",
   },
   "db.unavailable": {
-    category: "unavailable",
-    message: "The database could not be reached.",
     cause: "No connection, a connection that broke, too many connections, or a server that is starting or stopping.",
     retry: "yes",
     action: "Retry with backoff. A write may have been applied if the connection broke after it was sent.",
   },
   "db.unique_violation": {
-    category: "conflict",
-    message: "Such a row is already there.",
     cause: "A unique constraint that has no code of its own.",
     retry: "no",
     action: "Read what is there.",
   },
   "db.related_resource_missing": {
-    category: "validation",
-    message: "Something that this refers to is not there.",
     cause: "A foreign key, for example a log line for a job that retention removed.",
     retry: "no",
     action: "Check the ids.",
   },
   "db.related_resource_still_referenced": {
-    category: "conflict",
-    message: "Something still refers to this.",
     cause: "A foreign key that forbids deletion.",
     retry: "no",
     action: "Remove what refers to it first.",
   },
   "db.business_rule_violation": {
-    category: "validation",
-    message: "The database refused a value.",
     cause: "A CHECK constraint: the last line of defence behind this library's own validation.",
     retry: "no",
     action: "Look at `internalMessage` in the server's logs.",
   },
   "db.required_field_missing": {
-    category: "validation",
-    message: "A required value is missing.",
     cause: "A NOT NULL constraint.",
     retry: "no",
     action: "Look at `internalMessage` in the server's logs.",
   },
   "db.permission_denied": {
-    category: "forbidden",
-    message: "The database role may not do this.",
     cause: "A missing privilege; see the roles script.",
     retry: "no",
     action: "Connect as a role with the privilege, or grant it.",
   },
   "db.lock_not_available": {
-    category: "unavailable",
-    message: "A lock was not available in time.",
     cause: "`lock_timeout` passed, or a lock was asked for without waiting.",
     retry: "yes",
     action: "Retry; if it persists, look for long transactions.",
   },
   "db.serialization_failure": {
-    category: "unavailable",
-    message: "The transaction collided with another one.",
     cause: "A serialization failure or a deadlock; the transaction was rolled back whole.",
     retry: "yes",
     action: "Retry the whole transaction.",
   },
   "db.query_canceled": {
-    category: "unavailable",
-    message: "The statement was cancelled.",
     cause: "`statement_timeout`, or somebody cancelled it.",
     retry: "yes",
     action: "Retry; if it persists, raise the timeout or look for what blocks.",
   },
   "db.query_failed": {
-    category: "internal",
-    message: "The database refused the statement.",
     cause: "Any other database error.",
     retry: "no",
     action: "Look at `internalMessage` in the server's logs.",
   },
   "db.unexpected_result": {
-    category: "internal",
-    message: "The database answered in a way that this library does not understand.",
     cause: "A column is missing or holds an unknown value: a driver that rewrites results, or a newer schema.",
     retry: "no",
     action: "Check the driver's options and `ensureSchemaCompatible(db)`.",
@@ -905,6 +606,16 @@ export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogue
 };
 
 /** Every {@linkcode RunledgerErrorCode}. */
-export const ERROR_CODES: readonly RunledgerErrorCode[] = Object.keys(
-  ERROR_CATALOGUE,
-) as RunledgerErrorCode[];
+export const ERROR_CODES: readonly RunledgerErrorCode[] = /* @__PURE__ */ listCodes();
+
+/** The catalogue: one entry for each {@linkcode RunledgerErrorCode}. */
+export const ERROR_CATALOGUE: Readonly<Record<RunledgerErrorCode, ErrorCatalogueEntry>> = /* @__PURE__ */ joinEntries();
+
+function listCodes(): readonly RunledgerErrorCode[] {
+  return Object.keys(EXPLANATIONS) as RunledgerErrorCode[];
+}
+
+function joinEntries(): Readonly<Record<RunledgerErrorCode, ErrorCatalogueEntry>> {
+  const entries = listCodes().map((code) => [code, { ...errorSummary(code), ...EXPLANATIONS[code] }]);
+  return Object.fromEntries(entries) as Record<RunledgerErrorCode, ErrorCatalogueEntry>;
+}

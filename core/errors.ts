@@ -4,8 +4,8 @@
  * @module
  */
 
-import { ERROR_CATALOGUE } from "./error_catalogue.ts";
-import type { RunledgerErrorCategory, RunledgerErrorCode } from "./error_catalogue.ts";
+import { errorSummary } from "./error_code.ts";
+import type { RunledgerErrorCategory, RunledgerErrorCode } from "./error_code.ts";
 
 /** A fact about an error that may be shown to a client: names, limits and counts, never payloads or keys. */
 export type RunledgerErrorDetail = string | number | boolean | readonly string[];
@@ -74,9 +74,10 @@ export class RunledgerError extends Error {
    * @param options Texts and facts, client-safe and internal.
    */
   constructor(code: RunledgerErrorCode, options: RunledgerErrorOptions = {}) {
-    super(options.message ?? ERROR_CATALOGUE[code].message);
+    const { category, message } = errorSummary(code);
+    super(options.message ?? message);
     this.code = code;
-    this.category = ERROR_CATALOGUE[code].category;
+    this.category = category;
     if (options.details !== undefined) this.details = options.details;
     this.#internalMessage = options.internalMessage;
     this.#internalCause = options.cause;

@@ -5,7 +5,7 @@
  */
 
 import { isRunledgerError, RunledgerError } from "./errors.ts";
-import type { RunledgerErrorCode } from "./error_catalogue.ts";
+import type { RunledgerErrorCode } from "./error_code.ts";
 import { assertJobRequest, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
 import type { JobRequest, JobRequestOptions } from "./job_request.ts";
 import { decodeJson, encodeJson, isJsonValue, keyPath } from "./json.ts";

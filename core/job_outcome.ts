@@ -5,7 +5,7 @@
  */
 
 import { RunledgerError } from "./errors.ts";
-import type { RunledgerErrorCode } from "./error_catalogue.ts";
+import type { RunledgerErrorCode } from "./error_code.ts";
 import { assertJsonValue } from "./json.ts";
 import type { JsonValue } from "./json.ts";
 import { boundedText, isBlankText, isStorableText, nameProblem, utf8Length } from "./stored_text.ts";

@@ -170,4 +170,6 @@ export { isUuid, jobIdJitter, newId, uuidTimestamp } from "./id.ts";
 export { isRunledgerError, RunledgerError } from "./errors.ts";
 export type { RunledgerErrorDetail, RunledgerErrorJson, RunledgerErrorOptions } from "./errors.ts";
 export { ERROR_CATALOGUE, ERROR_CODES } from "./error_catalogue.ts";
-export type { ErrorCatalogueEntry, RunledgerErrorCategory, RunledgerErrorCode } from "./error_catalogue.ts";
+export type { ErrorCatalogueEntry } from "./error_catalogue.ts";
+export { isErrorCode } from "./error_code.ts";
+export type { ErrorSummary, RunledgerErrorCategory, RunledgerErrorCode } from "./error_code.ts";

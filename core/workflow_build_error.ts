@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { RunledgerErrorCode } from "./error_catalogue.ts";
+import type { RunledgerErrorCode } from "./error_code.ts";
 import { isRunledgerError, RunledgerError } from "./errors.ts";
 import type { RunledgerErrorDetail } from "./errors.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ERROR_CATALOGUE, isRunledgerError, RunledgerError } from "@runledger/core";
+import { isErrorCode, isRunledgerError, RunledgerError } from "@runledger/core";
 import type { RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
 
 /** What was being done when a driver error was caught. */
@@ -214,10 +214,6 @@ function codeOf(driverError: DriverError, context: DatabaseErrorContext): Runled
   }
   return schemaCodeOf(driverError, context.statement ?? "") ?? SQLSTATE_CODES[code] ??
     SQLSTATE_CODES[code.slice(0, 2)] ?? "db.query_failed";
-}
-
-function isErrorCode(code: string): code is RunledgerErrorCode {
-  return Object.hasOwn(ERROR_CATALOGUE, code);
 }
 
 function isDetail(value: unknown): value is RunledgerErrorDetail {

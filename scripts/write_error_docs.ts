@@ -7,7 +7,8 @@
  */
 
 import { ERROR_CATALOGUE } from "../core/error_catalogue.ts";
-import type { ErrorCatalogueEntry, RunledgerErrorCategory } from "../core/error_catalogue.ts";
+import type { ErrorCatalogueEntry } from "../core/error_catalogue.ts";
+import type { RunledgerErrorCategory } from "../core/error_code.ts";
 import { wrap, writePage } from "./generated_page.ts";
 
 /** What the codes of a prefix have in common. A prefix without an entry here is a defect. */

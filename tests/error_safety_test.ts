@@ -259,7 +259,7 @@ Deno.test("neither payload nor output nor lease token shows in an error of their
 async function printUnderNode(program: string): Promise<string | undefined> {
   const folder = await mkdtemp(join(tmpdir(), "runledger-errors-"));
   try {
-    for (const name of ["errors", "error_catalogue"]) {
+    for (const name of ["errors", "error_code"]) {
       const source = await readFile(new URL(`../core/${name}.ts`, import.meta.url), "utf8");
       await writeFile(join(folder, `${name}.mjs`), stripTypeScriptTypes(source).replaceAll('.ts"', '.mjs"'));
     }
@@ -307,7 +307,9 @@ async function readSources(): Promise<ReadonlyMap<string, string>> {
   for (const folder of ["core", "postgres", "runtime", "migrations"]) {
     const url = new URL(`../${folder}/`, import.meta.url);
     for (const file of await readdir(url, { recursive: true })) {
-      if (!/\.(?:ts|sql)$/.test(file) || /_test\.ts$|^_migrations\.ts$|^error_catalogue\.ts$/.test(file)) continue;
+      if (!/\.(?:ts|sql)$/.test(file) || /_test\.ts$|^_migrations\.ts$|^error_(?:catalogue|code)\.ts$/.test(file)) {
+        continue;
+      }
       sources.set(`${folder}/${file}`, await readFile(new URL(file, url), "utf8"));
     }
   }
