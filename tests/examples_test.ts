@@ -258,23 +258,46 @@ const WORKFLOW =
 
 Deno.test("demo: shows every event and a true summary, twice and at once, in plain lines without a terminal", async () => {
   for (const demos of [1, 2]) {
-    for (const { code, stdout, stderr } of await Promise.all(Array.from({ length: demos }, () => run("demo.ts")))) {
-      assert.equal(code, 0, stderr);
-      assert.equal(stderr, "");
-      assert.match(stdout, SUMMARY);
-      assert.match(stdout, WORKFLOW);
-      assert.equal(stdout, stripVTControlCharacters(stdout).replaceAll("\r", ""), "control characters in plain output");
-      assert.match(stdout, /^time {10}job +attempt {2}event {12}duration {2}detail$/m);
-      const rows = stdout.match(/^\d\d:\d\d:\d\d\.\d{3} {2}.*$/gm) ?? [];
-      assert.equal(rows.length, 55);
-      assert.equal(
-        rows.filter((row) => / sync_invoice +[12]\/5 {2}FAILED +\d+ ms {2}billing\.busy$/.test(row)).length,
-        2,
-      );
-      assert.equal(rows.filter((row) => / call_webhook +2\/2 {2}DEAD_LETTERED /.test(row)).length, 1);
-    }
+    for (const ended of await Promise.all(Array.from({ length: demos }, () => run("demo.ts")))) assertWholeDemo(ended);
   }
 });
+
+Deno.test("demo --pglite: is the same to its end, within its process and without a server", async () => {
+  const nowhere = { DATABASE_URL: "postgres://nobody@127.0.0.1:1/nowhere" };
+  const ended = await run("demo.ts", nowhere, "run", ["--pglite"]);
+  assertWholeDemo(ended);
+  assert.match(ended.stdout, /^Runledger on PGlite within this process, PostgreSQL \d+\.\d+\n/);
+});
+
+Deno.test("demo --pglite: SIGINT ends it with code 130, and says that nothing is kept", async () => {
+  const demo = start("demo.ts", {}, "run", ["--pglite"]);
+  await demo.printed("LEASED");
+  demo.signal("SIGINT");
+  const { code, stdout, stderr } = await demo.ended;
+  assert.equal(code, 130, stderr);
+  assert.match(stdout, /\ninterrupted; what has not ended is gone with this process\n$/);
+  assert.equal(stderr, "");
+});
+
+Deno.test("demo: an option that it does not know is named in one line", async () => {
+  const { code, stdout, stderr } = await run("demo.ts", {}, "run", ["--pg"]);
+  assert.deepEqual([code, stdout], [1, ""]);
+  assert.equal(stderr, "The demo has one option, --pglite; it does not know --pg\n");
+});
+
+/** All of it: each event, the summary, the steps and the graph, in plain lines. */
+function assertWholeDemo({ code, stdout, stderr }: Ended): void {
+  assert.equal(code, 0, stderr);
+  assert.equal(stderr, "");
+  assert.match(stdout, SUMMARY);
+  assert.match(stdout, WORKFLOW);
+  assert.equal(stdout, stripVTControlCharacters(stdout).replaceAll("\r", ""), "control characters in plain output");
+  assert.match(stdout, /^time {10}job +attempt {2}event {12}duration {2}detail$/m);
+  const rows = stdout.match(/^\d\d:\d\d:\d\d\.\d{3} {2}.*$/gm) ?? [];
+  assert.equal(rows.length, 55);
+  assert.equal(rows.filter((row) => / sync_invoice +[12]\/5 {2}FAILED +\d+ ms {2}billing\.busy$/.test(row)).length, 2);
+  assert.equal(rows.filter((row) => / call_webhook +2\/2 {2}DEAD_LETTERED /.test(row)).length, 1);
+}
 
 Deno.test("demo: SIGINT ends it with code 130, and what has not ended waits", async () => {
   const demo = start("demo.ts");
