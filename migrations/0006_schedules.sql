@@ -50,7 +50,7 @@ where is_active;
 
 -- What operators did to what has no ledger of its own, with their reasons. A few rows a day at most, so no index but one.
 create table runledger.operator_actions (
-  id uuid not null default runledger.new_id(),
+  id bigint generated always as identity,
   action text not null,
   -- The job type, or the name of the schedule.
   subject text not null,

@@ -127,7 +127,7 @@ comment on column runledger.job_schedules.updated_at is 'When it was last change
 
 comment on table runledger.operator_actions is
   'What operators did to job types and schedules, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
-comment on column runledger.operator_actions.id is 'The action: a UUIDv7.';
+comment on column runledger.operator_actions.id is 'Place among all actions.';
 comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN or SCHEDULE_DELETED.';
 comment on column runledger.operator_actions.subject is 'The job type, or the name of the schedule.';
 comment on column runledger.operator_actions.organization_id is 'Whose the schedule is; null for nobody''s, and for job types.';

@@ -1,6 +1,16 @@
 /**
  * What operators do to many jobs at once: first look at which ones, then do it to those and no others.
  *
+ * @example
+ * ```ts ignore
+ * import { previewJobs, requeueJobs } from "@runledger/postgres";
+ *
+ * const scope = { organizationId } as const;
+ * const { items } = await previewJobs(sql, { scope, status: "DEAD_LETTERED", errorCode: "mail.bounced" });
+ * show(items); // and have somebody say yes
+ * const { applied, skipped } = await requeueJobs(sql, items, { scope, reason: "the mail server is back", actor: "ada" });
+ * ```
+ *
  * @module
  */
 

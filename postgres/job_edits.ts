@@ -105,8 +105,8 @@ export function editValues(
 /**
  * Changes a job that waits for its first or next attempt: when it is due, how urgent it is, or its payload.
  *
- * One statement; posts an EDITED event with reason, actor, and what was there before, the payload included, so that an
- * edit can be taken back. Racing with a claim, a cancellation or another edit, one goes first and the other sees what it
+ * One statement; posts an EDITED event with reason, actor, and what was there before, so that an edit can be taken back: a
+ * payload that was replaced stays in the ledger until retention deletes the job. Racing with a claim, a cancellation or another edit, one goes first and the other sees what it
  * left. The request that an idempotency key stands for stays as it was: the same request still gives this job, and a request
  * with the new payload is another one. Safe to repeat: what is so already is not written again.
  *

@@ -5,10 +5,10 @@
  */
 
 import type { JsonValue } from "@runledger/core";
-import { equalConditions, idConditions, readPage, scopeConditions, StatementValues } from "./_keyset_page.ts";
+import { equalConditions, readPage, scopeConditions, StatementValues } from "./_keyset_page.ts";
 import type { KeysetList } from "./_keyset_page.ts";
 import { present, readInstant, readJson, readKnown, readOptionalText, readText } from "./_rows.ts";
-import { choiceValue, noteText } from "./operator_note.ts";
+import { choiceValue, instantValue, noteText } from "./operator_note.ts";
 import type { Page, ScopedPageOptions } from "./pages.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -34,8 +34,6 @@ const ACTION_KINDS: readonly OperatorActionKind[] = [
 
 /** Something that an operator did. */
 export interface OperatorAction {
-  /** The action. */
-  readonly actionId: string;
   /** What was done. */
   readonly action: OperatorActionKind;
   /** The job type, or the name of the schedule. */
@@ -69,10 +67,10 @@ export interface ListOperatorActionsOptions extends ScopedPageOptions {
 const OPERATOR_ACTIONS: KeysetList<OperatorAction> = {
   name: "operator_actions",
   alias: "action",
-  keys: [{ column: "id", type: "uuid" }],
+  keys: [{ column: "id", type: "bigint" }],
   direction: "desc",
   item: `
-    action.id as action_id, action.action, action.subject, action.organization_id, action.reason, action.actor,
+    action.action, action.subject, action.organization_id, action.reason, action.actor,
     action.details::text as details, extract(epoch from action.occurred_at)::text as occurred_at
   from runledger.operator_actions as action
   where action.id = page.key_1`,
@@ -92,7 +90,7 @@ export async function listOperatorActions(
   db: Queryable,
   options: ListOperatorActionsOptions,
 ): Promise<Page<OperatorAction>> {
-  const { scope, action, subject, actor } = options;
+  const { scope, action, subject, actor, since, until } = options;
   if (action !== undefined) choiceValue("action", action, ACTION_KINDS);
   if (subject !== undefined) noteText("subject", subject, 255);
   if (actor !== undefined) noteText("actor", actor, 512);
@@ -100,11 +98,23 @@ export async function listOperatorActions(
   // index: operator_actions_pkey.
   const source = {
     from: "runledger.operator_actions as action",
-    where: idConditions(bound, "action.id", options),
-    examines: ["action.organization_id", "action.action", "action.subject", "action.actor"],
+    where: [],
+    examines: [
+      "action.organization_id",
+      "action.action",
+      "action.subject",
+      "action.actor",
+      "action.occurred_at",
+    ],
     filters: [
       ...scopeConditions(bound, scope, "action.organization_id"),
       ...equalConditions(bound, { "action.action": action, "action.subject": subject, "action.actor": actor }),
+      ...(since === undefined
+        ? []
+        : [`action.occurred_at >= ${bound.bind(instantValue("since", since), "timestamptz")}`]),
+      ...(until === undefined
+        ? []
+        : [`action.occurred_at < ${bound.bind(instantValue("until", until), "timestamptz")}`]),
     ],
   };
   return await readPage(db, OPERATOR_ACTIONS, { source, bound, options });
@@ -112,7 +122,6 @@ export async function listOperatorActions(
 
 function decodeOperatorAction(row: Row): OperatorAction {
   return present({
-    actionId: readText(row, "action_id"),
     action: readKnown(row, "action", isActionKind),
     subject: readText(row, "subject"),
     organizationId: readOptionalText(row, "organization_id"),

@@ -10,6 +10,8 @@ import type { WorkflowRunRequest } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
 import assert from "node:assert/strict";
 import type { Sql } from "postgres";
+import { MIGRATIONS } from "../postgres/_migrations.ts";
+import { applyMigrations } from "../postgres/migrate.ts";
 import {
   claimOne,
   expireLeases,
@@ -19,6 +21,9 @@ import {
   request,
   testDefinition,
 } from "./support/database.ts";
+import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+
+await sharedPGlite(); // before the first test: it is kept for all of them
 
 const ALL = { scope: "all" } as const;
 const NOTE = { reason: "asked for by a customer", actor: "ada" } as const;
@@ -526,3 +531,75 @@ Deno.test("a claim that meets an edit takes the job as the edit left it, or leav
     if (nextRunAt === LATER) await makeDue(sql);
   }
 });
+
+Deno.test("a bulk operation takes a thousand jobs at most, each once, and is refused whole before any SQL", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const made = await runledger.enqueueJobs(sql, Array.from({ length: runledger.MAX_BULK_JOBS + 1 }, () => request()));
+  const jobs = made.map(({ jobId }) => ({ jobId, eventSeq: 1 }));
+  const [first, ...rest] = jobs;
+  assert(first !== undefined);
+  const twice = [first, { ...first, jobId: first.jobId.toUpperCase() }];
+  for (const call of [runledger.cancelJobs, runledger.requeueJobs]) {
+    for (const many of [jobs, twice]) {
+      await assert.rejects(call(sql, many, ALL), { code: "job.invalid_request", details: { field: "jobs" } });
+    }
+  }
+  await assert.rejects(runledger.editJobs(sql, jobs, { ...ALL, priority: 1 }), { code: "job.invalid_request" });
+  await assert.rejects(runledger.editJobs(sql, [first], ALL), { code: "job.invalid_request" });
+  assert.equal((await runledger.editJobs(sql, rest, { ...ALL, priority: 1 })).applied.length, runledger.MAX_BULK_JOBS);
+  // A payload is one job's: of many it is not taken, whatever a caller passes.
+  const options: runledger.EditJobsOptions & { readonly payload: string } = { ...ALL, priority: 2, payload: "x" };
+  await runledger.editJobs(sql, [first], options);
+  assert.deepEqual((await runledger.getJob(sql, first.jobId, ALL))?.payload, request().payload);
+});
+
+Deno.test("how long a job waited is still told when it was edited meanwhile: from when it was due", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const { jobId } = await runledger.enqueueJob(sql, request({ nextRunAt: LATER }));
+  await runledger.editJob(sql, jobId, { ...ALL, nextRunAt: new Date(Date.now() - 3_600_000) });
+  await runledger.settleJob(sql, await claimOne(sql), { kind: "succeeded" });
+  const [metrics] = await runledger.readJobMetrics(sql, { ...ALL, jobType: "a" });
+  assert((metrics?.waitMs?.p50 ?? 0) >= 3_000_000, "it was due an hour ago");
+});
+
+for (const driver of DRIVERS) {
+  Deno.test(`${driver.name}: jobs are edited, cancelled and requeued in bulk, and schedules are run through it`, async () => {
+    await using database = await openTestDatabase({ checks: false });
+    await using handle = await driver.open(database.url);
+    const { db } = handle;
+    await applyMigrations(db, MIGRATIONS);
+    await runledger.upsertJobDefinitions(db, [testDefinition("a")]);
+    // PGlite is one database for all tests of a file.
+    const ours = { organizationId: newId() };
+    const own = { scope: ours };
+    const name = newId();
+    const made = await runledger.enqueueJobs(db, [1, 2, 3].map(() => request(ours)));
+    const payload = { text: "ü ", n: 1e21, none: null };
+    const { jobId } = made[0] ?? { jobId: "" };
+    const edit = await runledger.editJob(db, jobId, { ...own, ...NOTE, payload, nextRunAt: LATER, priority: -1 });
+    assert.deepEqual(edit, { kind: "edited", eventSeq: 2 });
+    const { items: [event] } = await runledger.listJobEvents(db, jobId, { ...own, eventType: "EDITED" });
+    assert(event?.details?.eventType === "EDITED");
+    assert.deepEqual([event.details.nextRunAt, event.details.priority], [LATER, -1]);
+    assert.deepEqual((await runledger.getJob(db, jobId, own))?.payload, payload);
+    const { items } = await runledger.previewJobs(db, { ...own, status: "PENDING" });
+    assert.deepEqual(items.map(({ eventSeq }) => eventSeq).toSorted(), [1, 1, 2]);
+    const ids = items.map((item) => item.jobId);
+    const done = { applied: ids, skipped: [] };
+    assert.deepEqual(await runledger.editJobs(db, items, { ...own, priority: 5 }), done);
+    const next = (n: number) => items.map((item) => ({ jobId: item.jobId, eventSeq: item.eventSeq + n }));
+    assert.deepEqual(await runledger.cancelJobs(db, next(1), own), done);
+    assert.deepEqual(await runledger.requeueJobs(db, next(2), { ...own, progress: "reset" }), done);
+    assert.deepEqual(
+      (await runledger.requeueJobs(db, next(2), own)).skipped.map(({ reason }) => reason),
+      ["changed", "changed", "changed"],
+    );
+    await runledger.upsertJobSchedule(db, { ...ours, name, jobType: "a", cron: "@daily", payload: {} });
+    const ran = await runledger.runJobScheduleNow(db, name, { ...own, ...NOTE });
+    const { items: [action] } = await runledger.listOperatorActions(db, { ...own, subject: name });
+    assert.deepEqual([action?.action, action?.actor, action?.details], ["SCHEDULE_RUN", "ada", { job_id: ran.jobId }]);
+    assert(action?.occurredAt instanceof Date);
+  });
+}
