@@ -3590,7 +3590,7 @@ comment on column runledger.job_metrics_rollup.run_ms_p99 is 'From a claim to th
 comment on function runledger.new_id is 'A UUIDv7.';
 comment on function runledger.refuse_job_transition is 'Trigger: refuses changes of a job''s status that the state machine does not have.';
 comment on function runledger.refuse_workflow_transition is 'Trigger: refuses changes of a run''s or step''s status that the state machine does not have.';
-comment on function runledger.refuse_ledger_change is 'Trigger: the ledger is append-only.';
+comment on function runledger.refuse_ledger_change is 'Trigger: the ledger and the actions of operators are append-only.';
 comment on function runledger.enqueue_jobs is 'Enqueues jobs, all or none. Called by enqueueJobs().';
 comment on function runledger.claim_jobs is 'Claims due jobs. Called by claimJobs().';
 comment on function runledger.settle_jobs is 'Ends attempts. Called by settleJobs() and reapExpiredLeases().';
