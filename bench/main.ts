@@ -7,6 +7,7 @@
 import process from "node:process";
 
 const BENCHMARKS: Readonly<Record<string, () => Promise<{ main(args: readonly string[]): Promise<void> }>>> = {
+  disk: () => import("./disk.ts"),
   operators: () => import("./operators.ts"),
   queue: () => import("./queue.ts"),
   worker: () => import("./worker.ts"),

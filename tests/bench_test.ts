@@ -62,3 +62,28 @@ Deno.test("the worker benchmark drains, times and watches each of its systems", 
     await rm(folder, { recursive: true, force: true });
   }
 });
+
+Deno.test("the disk benchmark tells what each kind of work leaves in each table", async () => {
+  const { url } = await openTestServer();
+  const folder = await mkdtemp(join(tmpdir(), "runledger-bench-test-"));
+  try {
+    const report = join(folder, "disk.json");
+    const main = new URL("../bench/main.ts", import.meta.url).href;
+    await promisify(execFile)(Deno.execPath(), ["run", "-A", main, "disk", "--quick", "--json", report], {
+      env: { ...Deno.env.toObject(), DATABASE_URL: url },
+    });
+    const { figures } = JSON.parse(await readFile(report, "utf8")) as {
+      readonly figures: readonly {
+        readonly totalBytes: number;
+        readonly tableBytes: Readonly<Record<string, number>>;
+      }[];
+    };
+    assert.equal(figures.length, 3);
+    for (const { totalBytes, tableBytes } of figures) {
+      assert(totalBytes > 500);
+      assert((tableBytes["job_queue"] ?? 0) > 0 && (tableBytes["job_events"] ?? 0) > 0);
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isRunledgerError, newId } from "@runledger/core";
+import { isRunledgerError } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
 import type { ExamineDatabaseOptions, HealthCode } from "@runledger/postgres";
 import { createEphemeralDatabase } from "@runledger/test-support";
@@ -12,31 +12,8 @@ import assert from "node:assert/strict";
 import pg from "pg";
 import postgres from "postgres";
 import type { Sql } from "postgres";
-import { claimOne, openTestDatabase, request } from "./support/database.ts";
-import type { TestDatabase } from "./support/database.ts";
-import { runRolesScript } from "./support/roles.ts";
-
-/** A healthy database: migrated, with its roles, and something of everything in it. */
-async function openHealthyDatabase(): Promise<TestDatabase> {
-  const database = await openTestDatabase({ checks: false });
-  const { sql } = database;
-  await runRolesScript(database.url);
-  await runledger.enqueueJobs(sql, [request(), request(), request({ nextRunAt: new Date(Date.now() + 60_000) })]);
-  await claimOne(sql);
-  await runledger.upsertJobSchedule(sql, { name: newId(), jobType: "b", cron: "@daily", payload: {} });
-  await runledger.enqueueWorkflowRun(sql, {
-    workflowType: "w",
-    metadata: null,
-    steps: [{
-      executionKind: "EXTERNAL",
-      stepKey: "gate",
-      payload: 1,
-      timeout: { afterMs: 3_600_000, outcome: "SUCCEEDED" },
-      dependencies: [],
-    }],
-  });
-  return database;
-}
+import { claimOne, openTestDatabase } from "./support/database.ts";
+import { openHealthyDatabase } from "./support/healthy_database.ts";
 
 /** What is planted, and what the doctor calls it. Each is planted in a database of its own. */
 const PLANTED: readonly {
