@@ -163,7 +163,7 @@ begin
       runledger.cancel_workflow_run(uuid, text, uuid, jsonb),
       runledger.complete_external_step(uuid, text, uuid, text, text, text, text, text, jsonb),
       runledger.expire_workflow_gates(integer),
-      runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text),
+      runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text, jsonb),
       runledger.finish_workflow_steps(jsonb, boolean),
       runledger.cancel_locked_jobs(uuid[], jsonb)
   to runledger_operator;

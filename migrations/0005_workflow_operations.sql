@@ -238,6 +238,11 @@ begin
     waiting_count = 0,
     status_reason = coalesce(note ->> 'reason', 'CANCELED')
   where run.id = target_run_id;
+  -- A run has no ledger of its own, and it may be without a job whose ledger tells who did it.
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor)
+  select 'RUN_CANCELED', run.id::text, run.organization_id, note ->> 'reason', note ->> 'actor'
+  from runledger.workflow_runs as run
+  where run.id = target_run_id;
   perform pg_notify('runledger_workflow_run_ended', target_run_id::text);
   return jsonb_build_object(
     'is_applied', true, 'status', 'CANCELED', 'lease_quiesces_at', extract(epoch from quiesces_at)
@@ -451,7 +456,8 @@ create function runledger.recover_workflow_run(
   scope_organization_id uuid,
   new_run_id uuid,
   new_recovery_key text,
-  new_recovery_mode text
+  new_recovery_mode text,
+  note jsonb
 ) returns jsonb
 language plpgsql
 security definer
@@ -597,6 +603,11 @@ begin
       errcode = 'RL000', message = 'workflow.definition_not_found_or_disabled',
       detail = jsonb_build_object('jobTypes', undefined_types);
   end if;
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor, details)
+  values (
+    'RUN_RECOVERED', source_run_id::text, source.organization_id, note ->> 'reason', note ->> 'actor',
+    jsonb_build_object('run_id', new_run_id, 'mode', new_recovery_mode)
+  );
   return jsonb_build_object('run_id', new_run_id, 'disposition', 'inserted');
 end
 $fn$;
@@ -702,5 +713,5 @@ from public;
 revoke all on function runledger.expire_workflow_gates(integer) from public;
 revoke all on function runledger.cancel_workflow_run(uuid, text, uuid, jsonb) from public;
 revoke all on function runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb) from public;
-revoke all on function runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text) from public;
+revoke all on function runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text, jsonb) from public;
 revoke all on function runledger.delete_finished_workflow_runs(interval, integer, boolean) from public;

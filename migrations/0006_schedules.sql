@@ -52,7 +52,7 @@ where is_active;
 create table runledger.operator_actions (
   id bigint generated always as identity,
   action text not null,
-  -- The job type, or the name of the schedule.
+  -- The job type, the name of the schedule or the id of the run.
   subject text not null,
   organization_id uuid,
   reason text,
@@ -63,7 +63,7 @@ create table runledger.operator_actions (
   constraint operator_actions_action_check check (
     action in (
       'JOB_TYPE_ENABLED', 'JOB_TYPE_DISABLED', 'SCHEDULE_RESUMED', 'SCHEDULE_PAUSED', 'SCHEDULE_MOVED', 'SCHEDULE_RUN',
-      'SCHEDULE_DELETED'
+      'SCHEDULE_DELETED', 'RUN_CANCELED', 'RUN_RECOVERED'
     )
   )
 );

@@ -126,14 +126,14 @@ comment on column runledger.job_schedules.created_at is 'When it was first store
 comment on column runledger.job_schedules.updated_at is 'When it was last changed; firing is no change.';
 
 comment on table runledger.operator_actions is
-  'What operators did to job types and schedules, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
+  'What operators did to job types, schedules and workflow runs, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
 comment on column runledger.operator_actions.id is 'Place among all actions.';
-comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN or SCHEDULE_DELETED.';
-comment on column runledger.operator_actions.subject is 'The job type, or the name of the schedule.';
-comment on column runledger.operator_actions.organization_id is 'Whose the schedule is; null for nobody''s, and for job types.';
+comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN, SCHEDULE_DELETED, RUN_CANCELED or RUN_RECOVERED.';
+comment on column runledger.operator_actions.subject is 'The job type, the name of the schedule, or the run.';
+comment on column runledger.operator_actions.organization_id is 'Whose the schedule or run is; null for nobody''s, and for job types.';
 comment on column runledger.operator_actions.reason is 'Why, as the operator said.';
 comment on column runledger.operator_actions.actor is 'Who; opaque to the library.';
-comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN.';
+comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN, the new run of RUN_RECOVERED.';
 comment on column runledger.operator_actions.occurred_at is 'When, by the database''s clock.';
 
 comment on table runledger.workflow_runs is

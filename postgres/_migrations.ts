@@ -1777,6 +1777,11 @@ begin
     waiting_count = 0,
     status_reason = coalesce(note ->> 'reason', 'CANCELED')
   where run.id = target_run_id;
+  -- A run has no ledger of its own, and it may be without a job whose ledger tells who did it.
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor)
+  select 'RUN_CANCELED', run.id::text, run.organization_id, note ->> 'reason', note ->> 'actor'
+  from runledger.workflow_runs as run
+  where run.id = target_run_id;
   perform pg_notify('runledger_workflow_run_ended', target_run_id::text);
   return jsonb_build_object(
     'is_applied', true, 'status', 'CANCELED', 'lease_quiesces_at', extract(epoch from quiesces_at)
@@ -1990,7 +1995,8 @@ create function runledger.recover_workflow_run(
   scope_organization_id uuid,
   new_run_id uuid,
   new_recovery_key text,
-  new_recovery_mode text
+  new_recovery_mode text,
+  note jsonb
 ) returns jsonb
 language plpgsql
 security definer
@@ -2136,6 +2142,11 @@ begin
       errcode = 'RL000', message = 'workflow.definition_not_found_or_disabled',
       detail = jsonb_build_object('jobTypes', undefined_types);
   end if;
+  insert into runledger.operator_actions (action, subject, organization_id, reason, actor, details)
+  values (
+    'RUN_RECOVERED', source_run_id::text, source.organization_id, note ->> 'reason', note ->> 'actor',
+    jsonb_build_object('run_id', new_run_id, 'mode', new_recovery_mode)
+  );
   return jsonb_build_object('run_id', new_run_id, 'disposition', 'inserted');
 end
 $fn$;
@@ -2241,7 +2252,7 @@ from public;
 revoke all on function runledger.expire_workflow_gates(integer) from public;
 revoke all on function runledger.cancel_workflow_run(uuid, text, uuid, jsonb) from public;
 revoke all on function runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb) from public;
-revoke all on function runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text) from public;
+revoke all on function runledger.recover_workflow_run(uuid, text, uuid, uuid, text, text, jsonb) from public;
 revoke all on function runledger.delete_finished_workflow_runs(interval, integer, boolean) from public;
 `,
   },
@@ -2303,7 +2314,7 @@ where is_active;
 create table runledger.operator_actions (
   id bigint generated always as identity,
   action text not null,
-  -- The job type, or the name of the schedule.
+  -- The job type, the name of the schedule or the id of the run.
   subject text not null,
   organization_id uuid,
   reason text,
@@ -2314,7 +2325,7 @@ create table runledger.operator_actions (
   constraint operator_actions_action_check check (
     action in (
       'JOB_TYPE_ENABLED', 'JOB_TYPE_DISABLED', 'SCHEDULE_RESUMED', 'SCHEDULE_PAUSED', 'SCHEDULE_MOVED', 'SCHEDULE_RUN',
-      'SCHEDULE_DELETED'
+      'SCHEDULE_DELETED', 'RUN_CANCELED', 'RUN_RECOVERED'
     )
   )
 );
@@ -3422,14 +3433,14 @@ comment on column runledger.job_schedules.created_at is 'When it was first store
 comment on column runledger.job_schedules.updated_at is 'When it was last changed; firing is no change.';
 
 comment on table runledger.operator_actions is
-  'What operators did to job types and schedules, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
+  'What operators did to job types, schedules and workflow runs, which have no ledger of their own. Append-only. What a catalog''s sync does is not in it.';
 comment on column runledger.operator_actions.id is 'Place among all actions.';
-comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN or SCHEDULE_DELETED.';
-comment on column runledger.operator_actions.subject is 'The job type, or the name of the schedule.';
-comment on column runledger.operator_actions.organization_id is 'Whose the schedule is; null for nobody''s, and for job types.';
+comment on column runledger.operator_actions.action is 'JOB_TYPE_ENABLED, JOB_TYPE_DISABLED, SCHEDULE_RESUMED, SCHEDULE_PAUSED, SCHEDULE_MOVED, SCHEDULE_RUN, SCHEDULE_DELETED, RUN_CANCELED or RUN_RECOVERED.';
+comment on column runledger.operator_actions.subject is 'The job type, the name of the schedule, or the run.';
+comment on column runledger.operator_actions.organization_id is 'Whose the schedule or run is; null for nobody''s, and for job types.';
 comment on column runledger.operator_actions.reason is 'Why, as the operator said.';
 comment on column runledger.operator_actions.actor is 'Who; opaque to the library.';
-comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN.';
+comment on column runledger.operator_actions.details is 'What else is known: the dates of SCHEDULE_MOVED, the job of SCHEDULE_RUN, the new run of RUN_RECOVERED.';
 comment on column runledger.operator_actions.occurred_at is 'When, by the database''s clock.';
 
 comment on table runledger.workflow_runs is

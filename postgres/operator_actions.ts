@@ -1,5 +1,5 @@
 /**
- * Reading what operators did to job types and schedules. What they did to jobs is in the ledger of each.
+ * Reading what operators did to job types, schedules and workflow runs. What they did to jobs is in the ledger of each.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { choiceValue, instantValue, noteText } from "./operator_note.ts";
 import type { Page, ScopedPageOptions } from "./pages.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
-/** What an operator can have done to a job type or a schedule. */
+/** What an operator can have done to a job type, a schedule or a workflow run. */
 export type OperatorActionKind =
   | "JOB_TYPE_ENABLED"
   | "JOB_TYPE_DISABLED"
@@ -20,7 +20,9 @@ export type OperatorActionKind =
   | "SCHEDULE_PAUSED"
   | "SCHEDULE_MOVED"
   | "SCHEDULE_RUN"
-  | "SCHEDULE_DELETED";
+  | "SCHEDULE_DELETED"
+  | "RUN_CANCELED"
+  | "RUN_RECOVERED";
 
 const ACTION_KINDS: readonly OperatorActionKind[] = [
   "JOB_TYPE_ENABLED",
@@ -30,21 +32,26 @@ const ACTION_KINDS: readonly OperatorActionKind[] = [
   "SCHEDULE_MOVED",
   "SCHEDULE_RUN",
   "SCHEDULE_DELETED",
+  "RUN_CANCELED",
+  "RUN_RECOVERED",
 ];
 
 /** Something that an operator did. */
 export interface OperatorAction {
   /** What was done. */
   readonly action: OperatorActionKind;
-  /** The job type, or the name of the schedule. */
+  /** The job type, the name of the schedule, or the run. */
   readonly subject: string;
-  /** Whose the schedule is or was; absent for nobody's, and for job types. */
+  /** Whose the schedule or run is or was; absent for nobody's, and for job types. */
   readonly organizationId?: string;
   /** Why. */
   readonly reason?: string;
   /** Who. */
   readonly actor?: string;
-  /** More: `next_fire_at` and `previous_next_fire_at` of SCHEDULE_MOVED, `job_id` of SCHEDULE_RUN. */
+  /**
+   * More: `next_fire_at` and `previous_next_fire_at` of SCHEDULE_MOVED, `job_id` of SCHEDULE_RUN, `run_id` and
+   * `mode` of RUN_RECOVERED.
+   */
   readonly details: JsonValue;
   /** When, by the database's clock. */
   readonly occurredAt: Date;
@@ -54,7 +61,7 @@ export interface OperatorAction {
 export interface ListOperatorActionsOptions extends ScopedPageOptions {
   /** Only actions of this kind. */
   readonly action?: OperatorActionKind;
-  /** Only what was done to this job type or schedule. */
+  /** Only what was done to this job type, schedule or run. */
   readonly subject?: string;
   /** Only what this actor did. */
   readonly actor?: string;
@@ -78,7 +85,7 @@ const OPERATOR_ACTIONS: KeysetList<OperatorAction> = {
 };
 
 /**
- * Lists what operators did to job types and schedules, newest first. Actions on job types belong to no organization. What
+ * Lists what operators did to job types, schedules and workflow runs, newest first. Actions on job types belong to no organization. What
  * `syncJobCatalogExactly` switches is not among them.
  *
  * @param db A pool, client or open transaction.

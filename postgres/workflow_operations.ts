@@ -185,7 +185,8 @@ select runledger.cancel_workflow_run($1::uuid, $2::text, $3::uuid, $4::text::jso
  *
  * @param db A pool, client or open transaction.
  * @param runId The run.
- * @param options Whose run it must be, and the reason and actor to record with each cancelled job.
+ * @param options Whose run it must be, and the reason and actor to record, with each cancelled job and among the actions of
+ * operators.
  * @returns Whether it was cancelled, and until when handlers may be at work.
  * @throws {RunledgerError} `workflow.run_not_found`, also for a run outside the scope; `db.*` codes.
  */
@@ -269,7 +270,7 @@ export async function appendWorkflowSteps(
 }
 
 /** How to run an ended run again, and under which key. */
-export interface RecoverWorkflowRunOptions {
+export interface RecoverWorkflowRunOptions extends OperatorNote {
   /** Whose run it must be; outside it the run is not found. */
   readonly scope: Scope;
   /** Makes the recovery safe to repeat: one for each source run and key. Not blank, at most 512 bytes. */
@@ -280,16 +281,19 @@ export interface RecoverWorkflowRunOptions {
 
 // locks: the source run, then new rows. index: workflow_runs_pkey, workflow_runs_recovery_unique.
 const RECOVER = `
-select runledger.recover_workflow_run($1::uuid, $2::text, $3::uuid, $4::uuid, $5::text, $6::text)::text as answer
+select runledger.recover_workflow_run(
+  $1::uuid, $2::text, $3::uuid, $4::uuid, $5::text, $6::text, $7::text::jsonb
+)::text as answer
 `;
 
 /**
  * Runs an ended run again as a new run with lineage, in one statement: with the steps that were appended to it, and the
- * settings that were frozen when it was enqueued. Its idempotency key is not copied, its active key is.
+ * settings that were frozen when it was enqueued. Its idempotency key is not copied, its active key is. Recorded among the
+ * actions of operators.
  *
  * @param db A pool, client or open transaction.
  * @param runId The ended run.
- * @param options Whose run it must be, how, and under which key.
+ * @param options Whose run it must be, how, under which key, and what to record.
  * @returns The new run.
  * @throws {RunledgerError} `workflow.run_not_found`; `workflow.recovery_source_not_terminal`;
  * `workflow.recovery_nothing_to_resume` for a run that succeeded; `workflow.recovery_request_conflict` when the key was
@@ -313,6 +317,7 @@ export async function recoverWorkflowRun(
     newId(),
     noteText("recoveryKey", options.recoveryKey, 512),
     options.mode,
+    operatorNote(options),
   ]);
   if (answer.run_id === undefined || answer.disposition === undefined) {
     throw new RunledgerError("db.unexpected_result");

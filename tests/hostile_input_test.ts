@@ -797,6 +797,12 @@ const ATTACKS: readonly Attack[] = [
       runledger.recoverWorkflowRun(sql, runId, { ...ALL, recoveryKey: newId(), mode: "REPLAY", [field]: value }),
   })),
   ...["reason", "actor"].map((field): Attack => ({
+    field: `recoverWorkflowRun ${field}`,
+    values: TEXTS,
+    call: (value, { sql, runId }) =>
+      runledger.recoverWorkflowRun(sql, runId, { ...ALL, recoveryKey: newId(), mode: "REPLAY", [field]: value }),
+  })),
+  ...["reason", "actor"].map((field): Attack => ({
     field: `cancelWorkflowRun ${field}`,
     values: TEXTS,
     call: async (value, { sql }) => {

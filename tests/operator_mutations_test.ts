@@ -22,6 +22,7 @@ import {
   testDefinition,
 } from "./support/database.ts";
 import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 
 await sharedPGlite(); // before the first test: it is kept for all of them
 
@@ -517,6 +518,29 @@ Deno.test("pausing, resuming, moving and deleting what has no ledger is on recor
   }
 });
 
+Deno.test("who cancelled or recovered a run is on record, also of a run without a job, and once", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const organizationId = newId();
+  const scope = { organizationId };
+  const { runId } = await runledger.enqueueWorkflowRun(sql, {
+    workflowType: "w",
+    metadata: null,
+    organizationId,
+    steps: [{ executionKind: "EXTERNAL", stepKey: "gate", payload: 1, dependencies: [] }],
+  });
+  for (let n = 0; n < 2; n++) await runledger.cancelWorkflowRun(sql, runId, { scope, ...NOTE });
+  const recovery = { scope, recoveryKey: "k", mode: "REPLAY", actor: "bob" } as const;
+  const { runId: newRunId } = await runledger.recoverWorkflowRun(sql, runId, recovery);
+  assert.equal((await runledger.recoverWorkflowRun(sql, runId, recovery)).disposition, "existing");
+  const { items } = await runledger.listOperatorActions(sql, { scope, subject: runId });
+  assert.deepEqual(items.map(({ action, reason, actor, details }) => ({ action, reason, actor, details })), [
+    { action: "RUN_RECOVERED", reason: undefined, actor: "bob", details: { run_id: newRunId, mode: "REPLAY" } },
+    { action: "RUN_CANCELED", ...NOTE, details: {} },
+  ]);
+  assert.deepEqual((await runledger.listOperatorActions(sql, { scope: "global" })).items, []);
+});
+
 Deno.test("a claim that meets an edit takes the job as the edit left it, or leaves it", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
@@ -564,7 +588,7 @@ Deno.test("how long a job waited is still told when it was edited meanwhile: fro
   assert((metrics?.waitMs?.p50 ?? 0) >= 3_000_000, "it was due an hour ago");
 });
 
-for (const driver of DRIVERS) {
+for (const driver of [...DRIVERS, ...ORM_DRIVERS]) {
   Deno.test(`${driver.name}: jobs are edited, cancelled and requeued in bulk, and schedules are run through it`, async () => {
     await using database = await openTestDatabase({ checks: false });
     await using handle = await driver.open(database.url);
