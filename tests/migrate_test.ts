@@ -13,6 +13,7 @@ import postgres from "postgres";
 import { MIGRATIONS } from "../postgres/_migrations.ts";
 import { applyMigrations, ensureMigrationsApplied } from "../postgres/migrate.ts";
 import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 import { plant, PLANTED } from "./support/migrate_process.ts";
 
 const database = await createEphemeralDatabase({ migrated: false });
@@ -83,7 +84,7 @@ Deno.test("every migration says in its header whether it breaks, what it locks a
   }
 });
 
-for (const driver of DRIVERS) {
+for (const driver of [...DRIVERS, ...ORM_DRIVERS]) {
   Deno.test(`${driver.name}: the schema can be migrated and checked through it`, async () => {
     await using _sql = await openEmpty();
     await using handle = await driver.open(database.url);

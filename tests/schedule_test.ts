@@ -27,6 +27,7 @@ import { applyMigrations } from "../postgres/migrate.ts";
 import { nextFireAt, parseCron } from "../postgres/schedule_cron.ts";
 import { openTestDatabase, request, testDefinition } from "./support/database.ts";
 import { DRIVERS, sharedPGlite } from "./support/drivers.ts";
+import { ORM_DRIVERS } from "./support/orm_drivers.ts";
 import { ALL, firedJobs, hasCode, makeSchedulesDue, schedule, stored } from "./support/schedules.ts";
 
 await sharedPGlite(); // before the first test: it is kept for all of them
@@ -460,7 +461,7 @@ Deno.test("schedules are listed by name in pages, by scope, type and state, and 
   await setJobDefinitionEnabled(sql, "b", { isEnabled: false });
 });
 
-for (const driver of DRIVERS) {
+for (const driver of [...DRIVERS, ...ORM_DRIVERS]) {
   Deno.test(`${driver.name}: schedules are stored, fired, paused and deleted through it`, async () => {
     await using database = await openTestDatabase({ checks: false });
     await using handle = await driver.open(database.url);
