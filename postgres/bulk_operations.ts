@@ -35,7 +35,10 @@ import type { Scope } from "./scope.ts";
 /** The most jobs that one bulk operation takes. */
 export const MAX_BULK_JOBS = 1000;
 
-/** Which job, and how it was: every change to a job adds an event, so a count of them says whether it is still so. */
+/**
+ * Which job, and how it was: every change to a job but a heartbeat adds an event, so a count of them says whether it is
+ * still so.
+ */
 export interface FrozenJob {
   /** The job. */
   readonly jobId: string;
