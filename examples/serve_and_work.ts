@@ -7,12 +7,13 @@
  * @module
  */
 
-import { isRunledgerError, isUuid } from "@runledger/core";
+import { isUuid } from "@runledger/core";
 import { enqueueJob, getJob } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
 import { consoleLogger, JobCatalog, shutdownSignal, Supervisor } from "@runledger/runtime";
 import { sendEmail } from "./jobs.ts";
 import { openDatabase } from "./support/database.ts";
+import { errorResponse } from "./support/error_response.ts";
 
 /** What an HTTP server calls for each request. */
 export type RequestHandler = (request: Request) => Promise<Response>;
@@ -35,17 +36,7 @@ export function createHandler(db: Queryable): RequestHandler {
       if (request.method === "GET" && jobId !== undefined) return await getStatus(db, jobId);
       return Response.json({ error: "there is nothing here" }, { status: 404 });
     } catch (error) {
-      // Every error of Runledger has a category for the status, and a JSON form that clients may see.
-      if (!isRunledgerError(error)) throw error;
-      const status = {
-        validation: 400,
-        forbidden: 403,
-        not_found: 404,
-        conflict: 409,
-        unavailable: 503,
-        internal: 500,
-      };
-      return Response.json(error, { status: status[error.category] });
+      return errorResponse(error);
     }
   };
 }
