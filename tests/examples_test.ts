@@ -216,7 +216,15 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Examples that run until they are stopped, or that others import; tested below, and in edge_test.ts. */
-const OTHERS = ["demo.ts", "deploy_api.ts", "jobs.ts", "produce.ts", "serve_and_work.ts", "testing_your_jobs_test.ts", "worker.ts"];
+const OTHERS = [
+  "demo.ts",
+  "deploy_api.ts",
+  "jobs.ts",
+  "produce.ts",
+  "serve_and_work.ts",
+  "testing_your_jobs_test.ts",
+  "worker.ts",
+];
 
 for (const [example, lines] of Object.entries(PROGRAMS)) {
   Deno.test(`examples/${example} does what it says, twice in one database`, async () => {
