@@ -39,14 +39,20 @@ Every error that a caller may want to tell apart is a \`RunledgerError\` with a 
 are a \`TypeError\` or a \`RangeError\`. Branch on the code, never on a text:
 
 \`\`\`ts
-import { isRunledgerError } from "@runledger/core";
+import { defineJob, isRunledgerError } from "@runledger/core";
+import { enqueueJob } from "@runledger/postgres";
+import type { Queryable } from "@runledger/postgres";
 
-try {
-  await enqueueJob(sql, request);
-} catch (error) {
-  if (isRunledgerError(error, "job.idempotency_conflict")) return new Response(JSON.stringify(error), { status: 409 });
-  if (isRunledgerError(error)) console.error(error.code, error.internalMessage);
-  throw error;
+const sendEmail = defineJob({ type: "email.send" });
+
+export async function postEmail(db: Queryable, idempotencyKey: string, to: string): Promise<Response> {
+  try {
+    return Response.json(await enqueueJob(db, sendEmail.request({ to }, { idempotencyKey })));
+  } catch (error) {
+    if (isRunledgerError(error, "job.idempotency_conflict")) return Response.json(error, { status: 409 });
+    if (isRunledgerError(error)) console.error(error.code, error.internalMessage);
+    throw error;
+  }
 }
 \`\`\`
 
