@@ -94,7 +94,7 @@ const handles = new WeakMap<object, Queryable>();
  * database each call is a transaction of its own; there its pool, `db.$client`, is the better handle, since a worker can
  * listen on it. For drizzle-orm over postgres.js and node-postgres.
  *
- * @param db The transaction that `db.transaction` gives, or the database.
+ * @param db The transaction that `db.transaction(...)` gives, or the database.
  * @param sql The tag `sql` of `drizzle-orm`: by it values are sent as parameters.
  * @returns The handle, good as long as the transaction. The same one for the same transaction.
  * @throws {RunledgerError} `db.unsupported_driver` if the first argument has not Drizzle's methods, or the second is no
