@@ -18,7 +18,7 @@ import type { Queryable } from "@runledger/postgres";
 import { fromDrizzle, fromKysely, fromPrisma } from "@runledger/postgres/orm";
 import { JobCatalog, silentLogger, Supervisor } from "@runledger/runtime";
 import { createEphemeralDatabase } from "@runledger/test-support";
-// Not in the import map, which every task fetches whole.
+// Not in the import map: only what is about ORMs needs them.
 import { sql as drizzleSql } from "npm:drizzle-orm@0.45.4";
 import { drizzle } from "npm:drizzle-orm@0.45.4/node-postgres";
 import { Kysely, PostgresDialect } from "npm:kysely@0.28.18";

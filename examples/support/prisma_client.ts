@@ -7,7 +7,7 @@
  * @module
  */
 
-// Not in the import map, which every task fetches whole: this package has 27 MB.
+// Not in the import map: only what is about ORMs needs it.
 import { getPrismaClient } from "npm:@prisma/client@7.10.0/runtime/client";
 import type { PrismaPg } from "npm:@prisma/adapter-pg@7.10.0";
 import { Buffer } from "node:buffer";

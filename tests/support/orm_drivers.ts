@@ -5,7 +5,7 @@
  */
 
 import { fromDrizzle, fromKysely, fromPrisma } from "@runledger/postgres/orm";
-// Not in the import map, which every task fetches whole.
+// Not in the import map: only what is about ORMs needs them.
 import { sql as drizzleSql } from "npm:drizzle-orm@0.45.4";
 import { drizzle as drizzlePg } from "npm:drizzle-orm@0.45.4/node-postgres";
 import { drizzle as drizzleJs } from "npm:drizzle-orm@0.45.4/postgres-js";
