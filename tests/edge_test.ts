@@ -47,7 +47,7 @@ for (const { what, code, maxBytes } of sized) {
 }
 
 for (const driver of ["postgres.js", "pg"]) {
-  Deno.test(`workerd, ${driver}: a job, a batch, a workflow and a transaction are enqueued; errors keep their codes`, async () => {
+  Deno.test(`workerd, ${driver}: a job, a batch, a workflow and a transaction are enqueued, and their status read; errors keep their codes`, async () => {
     await using database = await openTestDatabase();
     const { sql } = database;
     await upsertJobDefinitions(sql, ["edge.email", "edge.charge"].map(testDefinition));
@@ -64,6 +64,8 @@ for (const driver of ["postgres.js", "pg"]) {
     assert.deepEqual((await getJob(sql, first.body.jobId, { scope: "global" }))?.payload, { to: "ada" });
     assert.deepEqual(await ask("job", "ada"), { status: 200, body: { ...first.body, disposition: "existing" } });
 
+    assert.equal((await ask("job_status", first.body.jobId)).body, "PENDING");
+
     const conflict = await ask("conflict", "ada");
     assert.equal(conflict.body.code, "job.idempotency_conflict");
     assert.deepEqual(conflict.body.details.fields, ["payload"]);
@@ -75,6 +77,7 @@ for (const driver of ["postgres.js", "pg"]) {
 
     const { body: { runId, status } } = await ask("workflow", "edsger");
     assert.equal(status, "RUNNING");
+    assert.equal((await ask("run_status", runId)).body, "RUNNING");
     const run = await getWorkflowRun(sql, runId, { scope: "global" });
     assert.deepEqual([run?.workflowType, run?.stepCount, run?.metadata], ["edge.order", 3, { name: "edsger" }]);
 

@@ -1,11 +1,12 @@
 /**
- * A Worker as somebody writes it for Cloudflare: it enqueues over either driver and does nothing else. The tests bundle it
- * and run it in workerd.
+ * A Worker as somebody writes it for Cloudflare: it enqueues over either driver and reads how things stand. The tests
+ * bundle it and run it in workerd.
  *
  * @module
  */
 
 import { defineJob, isRunledgerError, WorkflowDagBuilder } from "@runledger/core";
+import { getJob, getWorkflowRun } from "@runledger/postgres";
 import { atomically, enqueueJob, enqueueJobs, enqueueWorkflowRun } from "@runledger/postgres/enqueue";
 import type { Queryable } from "@runledger/postgres/enqueue";
 import { Client } from "pg";
@@ -58,6 +59,8 @@ const ACTIONS: Readonly<Record<string, (db: Queryable, name: string) => Promise<
         .job("email", sendEmail.request({ to: name })).afterSuccess("email", ["approval"])
         .build(),
     ),
+  job_status: async (db, name) => (await getJob(db, name, { scope: "global" }))?.status,
+  run_status: async (db, name) => (await getWorkflowRun(db, name, { scope: "global" }))?.status,
   commit: (db, name) => atomically(db, (tx) => enqueueBoth(tx, name)),
   rollback: (db, name) =>
     atomically(db, async (tx) => {
