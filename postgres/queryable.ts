@@ -241,6 +241,12 @@ export function assertUsable(db: Queryable): void {
   driverOf(db);
 }
 
+/** By which method an ORM's handle is known, and what makes a database handle of it. */
+const ORM_METHODS = [["$queryRawUnsafe", "fromPrisma"], ["executeQuery", "fromKysely"], [
+  "execute",
+  "fromDrizzle",
+]] as const;
+
 function driverOf(db: Queryable): Driver {
   const isHandle = typeof db === "function" || (typeof db === "object" && db !== null);
   if (!isHandle) throw unsupported(`${db === null ? "null" : `a value of type ${typeof db}`} was passed`);
@@ -270,6 +276,9 @@ function createDriver(db: Queryable): Driver {
     return createStatementRunnerDriver(db as StatementRunner);
   }
   if (hasMethod(db, "then")) throw unsupported("a promise was passed; await it first");
+  for (const [method, adapter] of ORM_METHODS) {
+    if (hasMethod(db, method)) throw unsupported(`make one of it with ${adapter} of @runledger/postgres/orm`);
+  }
   throw unsupported(`${typeof db === "function" ? "a function" : "an object"} without a \`query\` method was passed`);
 }
 

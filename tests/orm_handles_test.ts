@@ -243,6 +243,28 @@ Deno.test("Prisma: a server that cannot be reached is unavailable, also for a wr
   await prisma.$disconnect();
 });
 
+Deno.test("an ORM's own transaction or database is refused, with the function that makes a handle of it", async () => {
+  const pool = openPool();
+  const prisma = new PrismaClient({ adapter: new PrismaPg(pool) });
+  const dialect = new PostgresDialect({ pool });
+  const refused = async (db: object, adapter: string) => {
+    // A wrong type in TypeScript; JavaScript may pass anything.
+    await assert.rejects(getJob(db as Queryable, newId(), GLOBAL), (error: unknown) => {
+      assert.ok(isRunledgerError(error, "db.unsupported_driver"), String(error));
+      assert.match(error.message, new RegExp(`make one of it with ${adapter} of @runledger/postgres/orm`));
+      return true;
+    });
+  };
+  await refused(drizzle(pool), "fromDrizzle");
+  await drizzle(pool).transaction((tx) => refused(tx, "fromDrizzle"));
+  await refused(new Kysely<unknown>({ dialect }), "fromKysely");
+  await new Kysely<unknown>({ dialect }).transaction().execute((trx) => refused(trx, "fromKysely"));
+  await refused(prisma, "fromPrisma");
+  await prisma.$transaction((tx) => refused(tx, "fromPrisma"));
+  await prisma.$disconnect();
+  await pool.end();
+});
+
 Deno.test("handles over ORMs: what lacks the ORM's methods is refused with the name of what is missing", () => {
   const refusals: readonly (readonly [() => unknown, RegExp])[] = [
     [() => fromDrizzle({ execute: () => Promise.resolve([]) } as never, drizzleSql), /no method transaction/],
