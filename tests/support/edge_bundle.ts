@@ -8,6 +8,7 @@ import { mkdir, readFile, symlink } from "node:fs/promises";
 import { createRequire, isBuiltin } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { createTemporaryFolder } from "../../test_support/_temporary_folder.ts";
 // Not in the import map, which every task fetches whole.
 import { build, stop } from "npm:esbuild@0.28.2";
 import type { ImportKind, OnResolveArgs, OnResolveResult, Plugin, PluginBuild } from "npm:esbuild@0.28.2";
@@ -23,10 +24,10 @@ export async function stopBundler(): Promise<void> {
  * Makes one minified module of a program and all that it imports.
  *
  * @param source The text of the program.
- * @param folder An empty folder, where packages are linked for esbuild to find.
  * @returns The module's text.
  */
-export async function bundleForEdge(source: string, folder: string): Promise<string> {
+export async function bundleForEdge(source: string): Promise<string> {
+  await using folder = await createTemporaryFolder();
   const { outputFiles } = await build({
     stdin: { contents: source, loader: "ts", resolveDir: ROOT, sourcefile: join(ROOT, "tests/edge/entry.ts") },
     bundle: true,
@@ -37,7 +38,7 @@ export async function bundleForEdge(source: string, folder: string): Promise<str
     conditions: ["workerd", "worker", "browser"],
     tsconfigRaw: {},
     logLevel: "silent", // what is wrong is in the error
-    plugins: [denoPackages(folder)],
+    plugins: [denoPackages(folder.path)],
   });
   return outputFiles[0]?.text ?? "";
 }
@@ -48,9 +49,14 @@ function denoPackages(folder: string): Plugin {
   return {
     name: "packages of Deno",
     setup(bundler) {
+      // Modules of ours are as the package.json of each package says: one that nothing is used of is left out.
       bundler.onResolve({ filter: /^@runledger\// }, ({ path }) => ({
         path: fileURLToPath(import.meta.resolve(path)),
-        sideEffects: false, // as the package.json of each says
+        sideEffects: false,
+      }));
+      bundler.onResolve({ filter: /^\.\.?\/.*\.ts$/ }, ({ path, resolveDir }) => ({
+        path: join(resolveDir, path),
+        sideEffects: false,
       }));
       bundler.onResolve({ filter: /^[^./]/ }, ({ path, kind, importer, pluginData }) => {
         if (pluginData === LINKED) return undefined;
