@@ -141,8 +141,8 @@ export class WorkflowBuildError extends RunledgerError {
    * @param problem What is wrong.
    */
   constructor(problem: WorkflowBuildProblem) {
-    const { code, text, details } = described(problem);
-    super(code, { message: `The workflow cannot be: ${text}.`, details: { problem: problem.kind, ...details } });
+    const [code, text, field] = described(problem);
+    super(code, { message: `The workflow cannot be: ${text}.`, details: detailsOf(problem, field) });
     this.problem = problem;
   }
 }
@@ -157,187 +157,138 @@ export function isWorkflowBuildError(value: unknown): value is WorkflowBuildErro
   return isRunledgerError(value) && "problem" in value && value.code.startsWith("workflow.invalid_dag_");
 }
 
-interface Description {
-  readonly code: RunledgerErrorCode;
-  /** What follows "The workflow cannot be:", without the full stop. */
-  readonly text: string;
-  readonly details?: Readonly<Record<string, RunledgerErrorDetail>>;
-}
+/** The code, what follows "The workflow cannot be:" without the full stop, and which name it is if the problem does not say. */
+type Description = readonly [code: RunledgerErrorCode, text: string, field?: WorkflowNameField];
 
 /** The one place that gives each problem its code and its words. */
 function described(problem: WorkflowBuildProblem): Description {
   switch (problem.kind) {
     case "blank_workflow_type":
-      return blank("workflow.invalid_dag_workflow_type_blank", "its workflow type", "workflowType");
+      return ["workflow.invalid_dag_workflow_type_blank", blank("its workflow type"), "workflowType"];
     case "blank_idempotency_key":
-      return blank("workflow.invalid_dag_idempotency_key_blank", "its idempotency key", "idempotencyKey");
+      return ["workflow.invalid_dag_idempotency_key_blank", blank("its idempotency key"), "idempotencyKey"];
     case "blank_active_key":
-      return blank("workflow.invalid_dag_active_key_blank", "its active key", "activeKey");
+      return ["workflow.invalid_dag_active_key_blank", blank("its active key"), "activeKey"];
     case "blank_result_step_key":
-      return blank("workflow.invalid_dag_result_step_key_blank", "the key of its result step", "resultStepKey");
-    case "blank_step_key":
-      return problem.stepIndex === undefined
-        ? blank("workflow.invalid_dag_step_key_blank", "a step key", "stepKey")
-        : blank("workflow.invalid_dag_step_key_blank", `the key of step ${problem.stepIndex + 1}`, "stepKey", {
-          stepIndex: problem.stepIndex,
-        });
+      return ["workflow.invalid_dag_result_step_key_blank", blank("the key of its result step"), "resultStepKey"];
+    case "blank_step_key": {
+      const what = problem.stepIndex === undefined ? "a step key" : `the key of step ${problem.stepIndex + 1}`;
+      return ["workflow.invalid_dag_step_key_blank", blank(what), "stepKey"];
+    }
     case "blank_job_type":
-      return blank(
-        "workflow.invalid_dag_job_type_blank",
-        `the job type of step ${quoted(problem.stepKey)}`,
-        "jobType",
-        stepDetails(problem),
-      );
+      return ["workflow.invalid_dag_job_type_blank", blank(`the job type${ofStep(problem)}`), "jobType"];
     case "blank_dependency_step_key":
-      return blank(
+      return [
         "workflow.invalid_dag_dependency_step_key_blank",
-        `a key that step ${quoted(problem.stepKey)} waits for`,
+        blank(`a key that ${stepOf(problem)} waits for`),
         "prerequisiteStepKey",
-        stepDetails(problem),
-      );
+      ];
     case "name_too_long":
-      return {
-        code: "workflow.invalid_dag_name_too_long",
-        text: `${problem.field}${ofStep(problem)} must take at most ${problem.maxBytes} bytes of UTF-8`,
-        details: { field: problem.field, maxBytes: problem.maxBytes, ...stepDetails(problem) },
-      };
+      return [
+        "workflow.invalid_dag_name_too_long",
+        `${problem.field}${ofStep(problem)} must take at most ${problem.maxBytes} bytes of UTF-8`,
+      ];
     case "invalid_name":
-      return {
-        code: "workflow.invalid_dag_name_invalid",
-        text: `${problem.field}${ofStep(problem)} ${problem.problem}`,
-        details: { field: problem.field, ...stepDetails(problem) },
-      };
+      return ["workflow.invalid_dag_name_invalid", `${problem.field}${ofStep(problem)} ${problem.problem}`];
     case "empty_steps":
-      return { code: "workflow.invalid_dag_empty", text: "it needs at least one step" };
+      return ["workflow.invalid_dag_empty", "it needs at least one step"];
     case "duplicate_step":
-      return {
-        code: "workflow.invalid_dag_duplicate_step_key",
-        text: `there is more than one step ${quoted(problem.stepKey)}`,
-        details: stepDetails(problem),
-      };
+      return ["workflow.invalid_dag_duplicate_step_key", `there is more than one ${stepOf(problem)}`];
     case "unknown_step":
-      return {
-        code: "workflow.invalid_dag_unknown_step_key",
-        text: `step ${quoted(problem.stepKey)} must be declared before what it waits for`,
-        details: stepDetails(problem),
-      };
+      return [
+        "workflow.invalid_dag_unknown_step_key",
+        `${stepOf(problem)} must be declared before what it waits for`,
+      ];
     case "missing_dependency":
-      return {
-        code: "workflow.invalid_dag_missing_dependency",
-        text: `step ${quoted(problem.stepKey)} waits for ${
-          quoted(problem.prerequisiteStepKey)
-        }, which is not a step of it`,
-        details: edgeDetails(problem),
-      };
+      return [
+        "workflow.invalid_dag_missing_dependency",
+        `${stepOf(problem)} waits for ${quoted(problem.prerequisiteStepKey)}, which is not a step of it`,
+      ];
     case "self_dependency":
-      return {
-        code: "workflow.invalid_dag_self_dependency",
-        text: `step ${quoted(problem.stepKey)} waits for itself`,
-        details: stepDetails(problem),
-      };
+      return ["workflow.invalid_dag_self_dependency", `${stepOf(problem)} waits for itself`];
     case "duplicate_dependency":
-      return {
-        code: "workflow.invalid_dag_duplicate_dependency",
-        text: `step ${quoted(problem.stepKey)} waits for ${quoted(problem.prerequisiteStepKey)} more than once`,
-        details: edgeDetails(problem),
-      };
+      return [
+        "workflow.invalid_dag_duplicate_dependency",
+        `${stepOf(problem)} waits for ${quoted(problem.prerequisiteStepKey)} more than once`,
+      ];
     case "cycle":
-      return {
-        code: "workflow.invalid_dag_cycle",
-        text: `its steps wait for each other in a circle, ${circle(problem.stepKeys)}`,
-        details: {
-          stepKeys: problem.stepKeys.slice(0, MAX_LISTED_KEYS).map(shortened),
-          cycleLength: problem.stepKeys.length,
-        },
-      };
+      return [
+        "workflow.invalid_dag_cycle",
+        `its steps wait for each other in a circle, ${circle(problem.stepKeys)}`,
+      ];
     case "unknown_result_step":
-      return {
-        code: "workflow.invalid_dag_unknown_result_step",
-        text: `its result step ${quoted(problem.stepKey)} is not a step of it`,
-        details: stepDetails(problem),
-      };
+      return ["workflow.invalid_dag_unknown_result_step", `its result ${stepOf(problem)} is not a step of it`];
     case "non_positive_setting":
-      return {
-        code: problem.setting === "maxAttempts"
+      return [
+        problem.setting === "maxAttempts"
           ? "workflow.invalid_dag_step_max_attempts_non_positive"
           : "workflow.invalid_dag_step_timeout_seconds_non_positive",
-        text: `${problem.setting}${ofStep(problem)} must be at least 1`,
-        details: { setting: problem.setting, ...stepDetails(problem) },
-      };
+        `${problem.setting}${ofStep(problem)} must be at least 1`,
+      ];
     case "invalid_setting":
-      return {
-        code: "workflow.invalid_dag_setting_invalid",
-        text: `${problem.setting}${ofStep(problem)} ${problem.problem}`,
-        details: { setting: problem.setting, ...stepDetails(problem) },
-      };
+      return ["workflow.invalid_dag_setting_invalid", `${problem.setting}${ofStep(problem)} ${problem.problem}`];
     case "unknown_field":
-      return {
-        code: "workflow.invalid_dag_unknown_field",
-        text: `${quoted(problem.field)}${ofStep(problem)} is not a field that it can have`,
-        details: { field: shortened(problem.field), ...stepDetails(problem) },
-      };
+      return [
+        "workflow.invalid_dag_unknown_field",
+        `${quoted(problem.field)}${ofStep(problem)} is not a field that it can have`,
+      ];
     case "external_job_type_not_allowed":
-      return {
-        code: "workflow.invalid_dag_external_step_job_type_not_allowed",
-        text: `step ${quoted(problem.stepKey)} is external, so it has no job type`,
-        details: stepDetails(problem),
-      };
+      return [
+        "workflow.invalid_dag_external_step_job_type_not_allowed",
+        `${stepOf(problem)} is external, so it has no job type`,
+      ];
     case "external_queue_setting_not_allowed":
-      return {
-        code: "workflow.invalid_dag_external_step_queue_settings_not_allowed",
-        text: `step ${quoted(problem.stepKey)} is external, so it has no ${problem.setting}`,
-        details: { setting: problem.setting, ...stepDetails(problem) },
-      };
+      return [
+        "workflow.invalid_dag_external_step_queue_settings_not_allowed",
+        `${stepOf(problem)} is external, so it has no ${problem.setting}`,
+      ];
     case "invalid_gate_timeout":
-      return {
-        code: "workflow.invalid_dag_gate_timeout_invalid",
-        text: `${problem.field}${ofStep(problem)} ${problem.problem}`,
-        details: { field: problem.field, ...stepDetails(problem) },
-      };
+      return ["workflow.invalid_dag_gate_timeout_invalid", `${problem.field}${ofStep(problem)} ${problem.problem}`];
     case "request_setting_not_allowed":
-      return {
-        code: "workflow.invalid_dag_request_setting_not_allowed",
-        text: `the job request of step ${quoted(problem.stepKey)} must not have ${problem.setting}, ${
+      return [
+        "workflow.invalid_dag_request_setting_not_allowed",
+        `the job request${ofStep(problem)} must not have ${problem.setting}, ${
           problem.setting === "nextRunAt" ? "since its prerequisites decide when it starts" : "since its run has one"
         }`,
-        details: { setting: problem.setting, ...stepDetails(problem) },
-      };
+      ];
     case "invalid_payload":
-      return {
-        code: "workflow.invalid_dag_payload_invalid",
-        text: `the payload${ofStep(problem)} cannot be stored as JSON: at ${problem.path}, ${problem.problem}`,
-        details: { path: problem.path, ...stepDetails(problem) },
-      };
+      return ["workflow.invalid_dag_payload_invalid", `the payload${ofStep(problem)} ${notJson(problem)}`];
     case "invalid_metadata":
-      return {
-        code: "workflow.invalid_dag_metadata_invalid",
-        text: `its metadata cannot be stored as JSON: at ${problem.path}, ${problem.problem}`,
-        details: { path: problem.path },
-      };
+      return ["workflow.invalid_dag_metadata_invalid", `its metadata ${notJson(problem)}`];
   }
 }
 
-function blank(
-  code: RunledgerErrorCode,
-  what: string,
-  field: WorkflowNameField,
-  details: Readonly<Record<string, RunledgerErrorDetail>> = {},
-): Description {
-  return { code, text: `${what} must not be blank`, details: { field, ...details } };
-}
-
-function stepDetails({ stepKey }: { readonly stepKey?: string }): Readonly<Record<string, RunledgerErrorDetail>> {
-  return stepKey === undefined ? {} : { stepKey: shortened(stepKey) };
-}
-
-function edgeDetails(
-  edge: { readonly stepKey: string; readonly prerequisiteStepKey: string },
+/** All that the problem says, fit for a client: long keys are cut, and its words are in the message. */
+function detailsOf(
+  { kind, ...facts }: WorkflowBuildProblem,
+  field: WorkflowNameField | undefined,
 ): Readonly<Record<string, RunledgerErrorDetail>> {
-  return { ...stepDetails(edge), prerequisiteStepKey: shortened(edge.prerequisiteStepKey) };
+  const details: Record<string, RunledgerErrorDetail> = { problem: kind };
+  if (field !== undefined) details["field"] = field;
+  for (const [name, value] of Object.entries<string | number | readonly string[]>(facts)) {
+    if (name === "problem" || value === undefined) continue;
+    if (typeof value === "object") {
+      details[name] = value.slice(0, MAX_LISTED_KEYS).map(shortened);
+      details["cycleLength"] = value.length;
+    } else details[name] = typeof value === "string" && name !== "path" ? shortened(value) : value;
+  }
+  return details;
+}
+
+function blank(what: string): string {
+  return `${what} must not be blank`;
+}
+
+function notJson({ path, problem }: { readonly path: string; readonly problem: string }): string {
+  return `cannot be stored as JSON: at ${path}, ${problem}`;
+}
+
+function stepOf({ stepKey }: { readonly stepKey: string }): string {
+  return `step ${quoted(stepKey)}`;
 }
 
 function ofStep({ stepKey }: { readonly stepKey?: string }): string {
-  return stepKey === undefined ? "" : ` of step ${quoted(stepKey)}`;
+  return stepKey === undefined ? "" : ` of ${stepOf({ stepKey })}`;
 }
 
 /** A cycle may have thousands of keys: people and clients are shown its beginning, the problem has them all. */
