@@ -97,6 +97,18 @@ export function searchText(text: string): string {
   return noteText("text", text, 512);
 }
 
+/** The conditions that something happened in a time. */
+export function timeConditions(
+  bound: StatementValues,
+  column: string,
+  { since, until }: { readonly since?: Date | undefined; readonly until?: Date | undefined },
+): readonly string[] {
+  return [
+    ...(since === undefined ? [] : [`${column} >= ${bound.bind(instantValue("since", since), "timestamptz")}`]),
+    ...(until === undefined ? [] : [`${column} < ${bound.bind(instantValue("until", until), "timestamptz")}`]),
+  ];
+}
+
 /** Conditions on an id: when it was made, and what it begins with. */
 export function idConditions(
   bound: StatementValues,

@@ -5,10 +5,17 @@
  */
 
 import type { DeadLetterReason, JobFailureKind, JsonValue } from "@runledger/core";
-import { countWithin, equalConditions, readPage, scopeConditions, StatementValues } from "./_keyset_page.ts";
+import {
+  countWithin,
+  equalConditions,
+  readPage,
+  scopeConditions,
+  StatementValues,
+  timeConditions,
+} from "./_keyset_page.ts";
 import type { KeysetList, KeysetSource } from "./_keyset_page.ts";
 import { present, readInstant, readInteger, readJson, readOptionalJson, readOptionalText, readText } from "./_rows.ts";
-import { instantValue, noteText } from "./operator_note.ts";
+import { noteText } from "./operator_note.ts";
 import type { BoundedCount, Page, ScopedPageOptions } from "./pages.ts";
 import type { Queryable, Row } from "./queryable.ts";
 import type { Scope } from "./scope.ts";
@@ -79,9 +86,7 @@ function deadLettersThat(filter: DeadLetterFilter, bound: StatementValues): Keys
   if (errorCode !== undefined) noteText("errorCode", errorCode, 512);
   const inScope = scopeConditions(bound, scope, "letter.organization_id");
   const isOrganization = typeof scope === "object" && scope !== null;
-  const where = isOrganization ? [...inScope] : [];
-  if (since !== undefined) where.push(`letter.failed_at >= ${bound.bind(instantValue("since", since), "timestamptz")}`);
-  if (until !== undefined) where.push(`letter.failed_at < ${bound.bind(instantValue("until", until), "timestamptz")}`);
+  const where = [...(isOrganization ? inScope : []), ...timeConditions(bound, "letter.failed_at", { since, until })];
   return {
     from: "runledger.job_dead_letters as letter",
     where,

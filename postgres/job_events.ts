@@ -6,7 +6,7 @@
 
 import { decodeJobEventDetails, JOB_EVENT_TYPES } from "@runledger/core";
 import type { JobEvent, JobEventDetails, JobEventType } from "@runledger/core";
-import { equalConditions, readPage, StatementValues } from "./_keyset_page.ts";
+import { equalConditions, readPage, StatementValues, timeConditions } from "./_keyset_page.ts";
 import type { KeysetList } from "./_keyset_page.ts";
 import {
   present,
@@ -36,6 +36,10 @@ export interface ListedJobEvent extends JobEvent {
 export interface ListJobEventsOptions extends ScopedPageOptions {
   /** Only events of this type. */
   readonly eventType?: JobEventType;
+  /** Only events that were posted at this instant or later. */
+  readonly since?: Date;
+  /** Only events that were posted before this instant. */
+  readonly until?: Date;
 }
 
 const EVENTS: KeysetList<ListedJobEvent> = {
@@ -60,22 +64,25 @@ const EVENTS: KeysetList<ListedJobEvent> = {
  * @param jobId The job.
  * @param options Whose job, which events, from where on, and how many.
  * @returns A page of events; an empty one for a job outside the scope.
- * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for an unknown type; `db.*` codes.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for a filter that cannot be; `db.*` codes.
  */
 export async function listJobEvents(
   db: Queryable,
   jobId: string,
   options: ListJobEventsOptions,
 ): Promise<Page<ListedJobEvent>> {
-  const { scope, eventType } = options;
+  const { scope, eventType, since, until } = options;
   if (eventType !== undefined) choiceValue("eventType", eventType, JOB_EVENT_TYPES);
   const bound = new StatementValues();
   // index: job_events_pkey, job_queue_pkey.
   const source = {
     from: "runledger.job_events as event",
     where: jobInScope(bound, jobId, { scope, column: "event.job_id" }),
-    examines: ["event.event_type"],
-    filters: equalConditions(bound, { "event.event_type": eventType }),
+    examines: ["event.event_type", "event.occurred_at"],
+    filters: [
+      ...equalConditions(bound, { "event.event_type": eventType }),
+      ...timeConditions(bound, "event.occurred_at", { since, until }),
+    ],
   };
   return await readPage(db, EVENTS, { source, bound, options });
 }

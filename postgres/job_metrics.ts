@@ -108,7 +108,7 @@ order by metrics.job_type
  *
  * Cheap however large the tables are: what waits is counted up to a bound, and how jobs end is told by the newest that did.
  * So a busy database is judged by its last minutes, a quiet one by the whole window; `sampledSince` says which. A rate is
- * right either way; for a total over a day, add up answers of your own, such as those that you scrape each minute.
+ * right either way; {@linkcode countEndedJobs} has totals, at the price of counting.
  *
  * @param db A pool, client or open transaction.
  * @param options Whose jobs, and how far to look back.
@@ -126,7 +126,8 @@ export async function readJobMetrics(db: Queryable, options: JobMetricsOptions):
   return rows.map(decodeMetrics);
 }
 
-function boundedValue(field: string, value: number, most: number): number {
+/** Refuses a number that is none from 1 to the most there may be; gives it back otherwise. */
+export function boundedValue(field: string, value: number, most: number): number {
   counterValue(field, value);
   if (value <= most) return value;
   throw new RunledgerError("job.invalid_request", {

@@ -33,8 +33,8 @@ import { choiceValue, noteText, uuidValue } from "./operator_note.ts";
 import type { BoundedCount, Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
-import type { Scope } from "./scope.ts";
+import { keyScope, scopeValues } from "./scope.ts";
+import type { KeyScope, Scope } from "./scope.ts";
 
 /** A job as it stands. */
 export interface Job {
@@ -134,6 +134,39 @@ export async function getJob(
   options: { readonly scope: Scope },
 ): Promise<Job | undefined> {
   const [row] = await runStatement(db, GET_JOB, [uuidValue("jobId", jobId), ...scopeValues(options.scope)]);
+  return row === undefined ? undefined : decodeJob(row);
+}
+
+/**
+ * Reads the job that an idempotency key of a job type stands for.
+ *
+ * @param db A pool, client or open transaction.
+ * @param key The job type, and the key that the producer gave.
+ * @param options Whose key it is: the same key may stand for a job of each organization, and for one of nobody's.
+ * @returns The job, or `undefined` if the key stands for none: it was never used, or retention deleted its job.
+ * @throws {RunledgerError} `job.invalid_request` for a type or key that cannot be; `db.*` codes.
+ * @throws {TypeError} For the scope `"all"`.
+ */
+export async function getJobByIdempotencyKey(
+  db: Queryable,
+  key: { readonly jobType: string; readonly idempotencyKey: string },
+  options: { readonly scope: KeyScope },
+): Promise<Job | undefined> {
+  const bound = new StatementValues();
+  const conditions = [
+    ...equalConditions(bound, {
+      "queue.job_type": noteText("jobType", key.jobType, 255),
+      "queue.idempotency_key": noteText("idempotencyKey", key.idempotencyKey, 512),
+    }),
+    ...scopeConditions(bound, keyScope(options.scope), "queue.organization_id"),
+  ];
+  // index: job_queue_idempotency_unique. no row: no such key in scope.
+  const text = `
+select ${COLUMNS}
+from runledger.job_queue as queue
+where ${conditions.join("\n  and ")}
+`;
+  const [row] = await runStatement(db, text, bound.values);
   return row === undefined ? undefined : decodeJob(row);
 }
 

@@ -116,7 +116,7 @@ export type { DeferredSchedule, FiredSchedule, MaterializedSchedules, Materializ
 
 // Read
 export type { BoundedCount, Page, PageOptions, ScopedPageOptions } from "./pages.ts";
-export { countJobs, getJob, listJobs } from "./jobs.ts";
+export { countJobs, getJob, getJobByIdempotencyKey, listJobs } from "./jobs.ts";
 export type { Job, JobFilter, ListJobsOptions } from "./jobs.ts";
 export { listJobEvents } from "./job_events.ts";
 export type { ListedJobEvent, ListJobEventsOptions } from "./job_events.ts";
@@ -150,13 +150,15 @@ export type {
 export { formatDuration, formatJobExplanation, formatWorkflowRunExplanation } from "./explanation_text.ts";
 export { readJobMetrics } from "./job_metrics.ts";
 export type { JobMetrics, JobMetricsOptions, Percentiles } from "./job_metrics.ts";
+export { countEndedJobs } from "./job_totals.ts";
+export type { JobTotals, JobTotalsOptions, JobTypeTotals } from "./job_totals.ts";
 export { listActiveWorkers } from "./workers.ts";
 export type { ActiveWorker } from "./workers.ts";
 export { readLedger } from "./ledger_feed.ts";
 export type { LedgerEntry, LedgerPiece, ReadLedgerOptions } from "./ledger_feed.ts";
 export { examineDatabase } from "./doctor.ts";
 export type { ExamineDatabaseOptions, HealthCode, HealthFinding } from "./doctor.ts";
-export type { Scope } from "./scope.ts";
+export type { KeyScope, Scope } from "./scope.ts";
 
 // Workflows
 export { enqueueWorkflowRun, enqueueWorkflowRuns, MAX_WORKFLOW_ENQUEUE_BATCH } from "./workflow_enqueue.ts";
@@ -177,7 +179,12 @@ export type {
   GateCompletion,
   RecoverWorkflowRunOptions,
 } from "./workflow_operations.ts";
-export { countWorkflowRuns, getWorkflowRun, listWorkflowRuns } from "./workflow_runs.ts";
+export {
+  countWorkflowRuns,
+  getWorkflowRun,
+  getWorkflowRunByIdempotencyKey,
+  listWorkflowRuns,
+} from "./workflow_runs.ts";
 export type { ListWorkflowRunsOptions, WorkflowRun, WorkflowRunFilter } from "./workflow_runs.ts";
 export { listWorkflowStepDependencies, listWorkflowSteps } from "./workflow_steps.ts";
 export type { ListWorkflowStepsOptions, WorkflowStep, WorkflowStepDependency } from "./workflow_steps.ts";

@@ -5,10 +5,10 @@
  */
 
 import type { JsonValue } from "@runledger/core";
-import { equalConditions, readPage, scopeConditions, StatementValues } from "./_keyset_page.ts";
+import { equalConditions, readPage, scopeConditions, StatementValues, timeConditions } from "./_keyset_page.ts";
 import type { KeysetList } from "./_keyset_page.ts";
 import { present, readInstant, readJson, readKnown, readOptionalText, readText } from "./_rows.ts";
-import { choiceValue, instantValue, noteText } from "./operator_note.ts";
+import { choiceValue, noteText } from "./operator_note.ts";
 import type { Page, ScopedPageOptions } from "./pages.ts";
 import type { Queryable, Row } from "./queryable.ts";
 
@@ -116,12 +116,7 @@ export async function listOperatorActions(
     filters: [
       ...scopeConditions(bound, scope, "action.organization_id"),
       ...equalConditions(bound, { "action.action": action, "action.subject": subject, "action.actor": actor }),
-      ...(since === undefined
-        ? []
-        : [`action.occurred_at >= ${bound.bind(instantValue("since", since), "timestamptz")}`]),
-      ...(until === undefined
-        ? []
-        : [`action.occurred_at < ${bound.bind(instantValue("until", until), "timestamptz")}`]),
+      ...timeConditions(bound, "action.occurred_at", { since, until }),
     ],
   };
   return await readPage(db, OPERATOR_ACTIONS, { source, bound, options });

@@ -32,3 +32,16 @@ export function scopeValues(scope: Scope): readonly [kind: "all" | "one", organi
   }
   return ["one", scope.organizationId];
 }
+
+/** Whose an idempotency key is: an organization's, or nobody's (`"global"`). The same key may be there for each. */
+export type KeyScope = Exclude<Scope, "all">;
+
+/** Refuses `"all"`, which is no answer to whose key it is; gives the scope back otherwise. */
+export function keyScope(scope: KeyScope): KeyScope {
+  if ((scope as Scope) === "all") {
+    throw new TypeError(
+      `A key belongs to an organization or to nobody: its scope must be { organizationId } or "global"`,
+    );
+  }
+  return scope;
+}

@@ -30,8 +30,8 @@ import { choiceValue, noteText, uuidValue } from "./operator_note.ts";
 import type { BoundedCount, Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
-import type { Scope } from "./scope.ts";
+import { keyScope, scopeValues } from "./scope.ts";
+import type { KeyScope, Scope } from "./scope.ts";
 
 /** A workflow run as it stands. */
 export interface WorkflowRun {
@@ -101,6 +101,39 @@ export async function getWorkflowRun(
   options: { readonly scope: Scope },
 ): Promise<WorkflowRun | undefined> {
   const [row] = await runStatement(db, GET_RUN, [uuidValue("runId", runId), ...scopeValues(options.scope)]);
+  return row === undefined ? undefined : decodeRun(row);
+}
+
+/**
+ * Reads the workflow run that an idempotency key of a workflow type stands for.
+ *
+ * @param db A pool, client or open transaction.
+ * @param key The workflow type, and the key that the producer gave.
+ * @param options Whose key it is: the same key may stand for a run of each organization, and for one of nobody's.
+ * @returns The run, or `undefined` if the key stands for none: it was never used, or retention deleted its run.
+ * @throws {RunledgerError} `job.invalid_request` for a type or key that cannot be; `db.*` codes.
+ * @throws {TypeError} For the scope `"all"`.
+ */
+export async function getWorkflowRunByIdempotencyKey(
+  db: Queryable,
+  key: { readonly workflowType: string; readonly idempotencyKey: string },
+  options: { readonly scope: KeyScope },
+): Promise<WorkflowRun | undefined> {
+  const bound = new StatementValues();
+  const conditions = [
+    ...equalConditions(bound, {
+      "run.workflow_type": noteText("workflowType", key.workflowType, 255),
+      "run.idempotency_key": noteText("idempotencyKey", key.idempotencyKey, 512),
+    }),
+    ...scopeConditions(bound, keyScope(options.scope), "run.organization_id"),
+  ];
+  // index: workflow_runs_idempotency_unique. no row: no such key in scope.
+  const text = `
+select ${RUN_COLUMNS}
+from runledger.workflow_runs as run
+where ${conditions.join("\n  and ")}
+`;
+  const [row] = await runStatement(db, text, bound.values);
   return row === undefined ? undefined : decodeRun(row);
 }
 

@@ -19,7 +19,7 @@ import {
   readOptionalText,
   readText,
 } from "./_rows.ts";
-import { choiceValue } from "./operator_note.ts";
+import { choiceValue, noteText } from "./operator_note.ts";
 import type { Page, ScopedPageOptions } from "./pages.ts";
 import type { Queryable, Row } from "./queryable.ts";
 import { runInScope } from "./workflow_runs.ts";
@@ -72,10 +72,15 @@ export interface WorkflowStep {
 export interface ListWorkflowStepsOptions extends ScopedPageOptions {
   /** Only steps that stand there. */
   readonly status?: WorkflowStepStatus;
+  /** Only steps whose last failure has this code, also those whose job will be tried again. */
+  readonly errorCode?: string;
 }
 
 /** A step stores ENQUEUED until it ends; it runs while its job is leased. */
 const STATUS = "case when step.status = 'ENQUEUED' and job.status = 'LEASED' then 'RUNNING' else step.status end";
+
+/** The failure of a gate is with the step, that of a job with the job. */
+const ERROR_CODE = "coalesce(step.last_error_code, job.last_error_code)";
 
 const STEPS: KeysetList<WorkflowStep> = {
   name: "workflow_steps",
@@ -89,7 +94,7 @@ const STEPS: KeysetList<WorkflowStep> = {
     extract(epoch from step.finished_at)::text as finished_at,
     extract(epoch from step.gate_expires_at)::text as gate_expires_at,
     coalesce(step.status_reason, job.status_reason) as status_reason,
-    coalesce(step.last_error_code, job.last_error_code) as last_error_code,
+    ${ERROR_CODE} as last_error_code,
     coalesce(step.last_error_message, job.last_error_message) as last_error_message, step.payload::text as payload,
     coalesce(step.output, job.output)::text as output
   from runledger.workflow_steps as step
@@ -105,24 +110,26 @@ const STEPS: KeysetList<WorkflowStep> = {
  * @param runId The run.
  * @param options Whose run, which steps, from where on, and how many.
  * @returns A page of steps; an empty one for a run outside the scope.
- * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for an unknown status; `db.*` codes.
+ * @throws {RunledgerError} `job.invalid_pagination`; `job.invalid_request` for a filter that cannot be; `db.*` codes.
  */
 export async function listWorkflowSteps(
   db: Queryable,
   runId: string,
   options: ListWorkflowStepsOptions,
 ): Promise<Page<WorkflowStep>> {
-  const { scope, status } = options;
+  const { scope, status, errorCode } = options;
   if (status !== undefined) choiceValue("status", status, WORKFLOW_STEP_STATUSES);
+  if (errorCode !== undefined) noteText("errorCode", errorCode, 512);
   const bound = new StatementValues();
-  // index: workflow_steps_key_unique, workflow_runs_pkey; job_queue_pkey where the status is asked for.
+  // index: workflow_steps_key_unique, workflow_runs_pkey; job_queue_pkey where status or code are asked for.
+  const asksForJob = status !== undefined || errorCode !== undefined;
   const source = {
-    from: status === undefined
-      ? "runledger.workflow_steps as step"
-      : "runledger.workflow_steps as step left join runledger.job_queue as job on job.id = step.id",
+    from: asksForJob
+      ? "runledger.workflow_steps as step left join runledger.job_queue as job on job.id = step.id"
+      : "runledger.workflow_steps as step",
     where: runInScope(bound, runId, { scope, column: "step.run_id" }),
-    examines: status === undefined ? [] : [`${STATUS} as shown_status`],
-    filters: equalConditions(bound, { "step.shown_status": status }),
+    examines: asksForJob ? [`${STATUS} as shown_status`, `${ERROR_CODE} as shown_code`] : [],
+    filters: equalConditions(bound, { "step.shown_status": status, "step.shown_code": errorCode }),
   };
   return await readPage(db, STEPS, { source, bound, options });
 }

@@ -180,7 +180,7 @@ const LISTS: readonly {
   {
     name: "listJobEvents",
     read: ({ sql, jobId }, options) => runledger.listJobEvents(sql, jobId, { ...ALL, ...options }),
-    filters: ["eventType"],
+    filters: ["eventType", "since", "until"],
   },
   {
     name: "listJobAttempts",
@@ -230,7 +230,7 @@ const LISTS: readonly {
   {
     name: "listWorkflowSteps",
     read: ({ sql, runId }, options) => runledger.listWorkflowSteps(sql, runId, { ...ALL, ...options }),
-    filters: ["status"],
+    filters: ["status", "errorCode"],
   },
   {
     name: "listWorkflowStepDependencies",
@@ -689,6 +689,31 @@ const ATTACKS: readonly Attack[] = [
     field: `readJobMetrics ${field}`,
     values: field === "jobType" ? TEXTS : HOSTILE_NUMBERS,
     call: (value, { sql }) => runledger.readJobMetrics(sql, { ...ALL, [field]: value }),
+  })),
+  ...["jobType", "since", "until", "maxJobs"].map((field): Attack => ({
+    field: `countEndedJobs ${field}`,
+    values: field === "jobType" ? TEXTS : field === "maxJobs" ? HOSTILE_NUMBERS : HOSTILE_DATES,
+    call: (value, { sql }) => runledger.countEndedJobs(sql, { ...ALL, [field]: value }),
+  })),
+  ...["jobType", "idempotencyKey"].map((field): Attack => ({
+    field: `getJobByIdempotencyKey ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) =>
+      runledger.getJobByIdempotencyKey(
+        sql,
+        { jobType: "a", idempotencyKey: "k", [field]: value },
+        { scope: "global" },
+      ),
+  })),
+  ...["workflowType", "idempotencyKey"].map((field): Attack => ({
+    field: `getWorkflowRunByIdempotencyKey ${field}`,
+    values: TEXTS,
+    call: (value, { sql }) =>
+      runledger.getWorkflowRunByIdempotencyKey(
+        sql,
+        { workflowType: "w", idempotencyKey: "k", [field]: value },
+        { scope: "global" },
+      ),
   })),
   {
     field: "nextScheduleFires count",

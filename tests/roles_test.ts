@@ -461,6 +461,19 @@ const MATRIX: Readonly<Record<string, Placement>> = {
     may: ROLES,
     call: () => Promise.resolve(runledger.formatDuration(1)),
   },
+  countEndedJobs: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.countEndedJobs(db, ALL),
+  },
+  getJobByIdempotencyKey: {
+    may: ["owner", "operator"],
+    call: (db) => runledger.getJobByIdempotencyKey(db, { jobType: "a", idempotencyKey: "key" }, { scope: "global" }),
+  },
+  getWorkflowRunByIdempotencyKey: {
+    may: ["owner", "operator"],
+    call: (db) =>
+      runledger.getWorkflowRunByIdempotencyKey(db, { workflowType: "w", idempotencyKey: "key" }, { scope: "global" }),
+  },
   readJobMetrics: {
     may: ["owner", "operator"],
     call: (db) => runledger.readJobMetrics(db, ALL),

@@ -7,11 +7,11 @@
 import { isRunledgerError, newId } from "@runledger/core";
 import type { WorkflowRunRequest } from "@runledger/core";
 import * as runledger from "@runledger/postgres";
-import type { Scope } from "@runledger/postgres";
+import type { KeyScope, Scope } from "@runledger/postgres";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Sql } from "postgres";
-import { jobIn, openTestDatabase } from "./support/database.ts";
+import { jobIn, openTestDatabase, request } from "./support/database.ts";
 
 /** A call of a function that takes a scope, on a job or a run. Repeating it may change nothing, or everything once more. */
 type ScopedCall = (db: Sql, id: string, scope: Scope) => Promise<unknown>;
@@ -138,6 +138,23 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
     }
     return ids;
   },
+  // As many as the lists have; it says nothing else.
+  countEndedJobs: async (db, scope) => {
+    const { types } = await runledger.countEndedJobs(db, { scope });
+    const ids: string[] = [];
+    for (
+      const [status, figure] of [
+        ["SUCCEEDED", "succeeded"],
+        ["DEAD_LETTERED", "deadLettered"],
+        ["CANCELED", "canceled"],
+      ] as const
+    ) {
+      const { items } = await runledger.listJobs(db, { scope, status, limit: 1000 });
+      assert.equal(types.reduce((sum, type) => sum + type[figure], 0), items.length, status);
+      ids.push(...items.map(({ jobId }) => jobId));
+    }
+    return ids;
+  },
   listWorkflowRuns: async (db, scope) =>
     (await runledger.listWorkflowRuns(db, { scope, limit: 1000 })).items.map(({ runId }) => runId),
   countWorkflowRuns: async (db, scope) => {
@@ -190,6 +207,14 @@ const ON_MANY: Readonly<Record<string, (db: Sql, scope: Scope) => Promise<readon
     (await runledger.listJobSchedules(db, { scope, limit: 1000 })).items.map(({ scheduleId }) => scheduleId),
 };
 
+/** Functions on one key. The same key may be there for each organization, so "all" is no answer to whose it is. */
+const ON_KEYS: Readonly<Record<string, (db: Sql, key: string, scope: KeyScope) => Promise<string | undefined>>> = {
+  getJobByIdempotencyKey: async (db, idempotencyKey, scope) =>
+    (await runledger.getJobByIdempotencyKey(db, { jobType: "a", idempotencyKey }, { scope }))?.jobId,
+  getWorkflowRunByIdempotencyKey: async (db, idempotencyKey, scope) =>
+    (await runledger.getWorkflowRunByIdempotencyKey(db, { workflowType: "w", idempotencyKey }, { scope }))?.runId,
+};
+
 /** Functions without a scope, each with the reason. A new one must be argued for here. */
 const UNSCOPED: Readonly<Record<string, string>> = {
   atomically: "runs what it is given",
@@ -236,7 +261,7 @@ const UNSCOPED: Readonly<Record<string, string>> = {
 
 Deno.test("every public function takes a scope, or says why it has none", () => {
   const names = Object.entries(runledger).filter(([, value]) => typeof value === "function").map(([name]) => name);
-  const placed = [ON_JOBS, ON_RUNS, ON_SCHEDULES, ON_MANY, UNSCOPED].flatMap((table) => Object.keys(table));
+  const placed = [ON_JOBS, ON_RUNS, ON_SCHEDULES, ON_MANY, ON_KEYS, UNSCOPED].flatMap((table) => Object.keys(table));
   assert.deepEqual(names.filter((name) => !placed.includes(name)), [], "give them a scope, or a reason");
   assert.deepEqual(placed.filter((name) => !names.includes(name)), []);
   assert.equal(new Set(placed).size, placed.length);
@@ -457,6 +482,7 @@ Deno.test("a call without a scope, or with something that is none, is a TypeErro
       await assert.rejects(call(sql, scheduleNames[0] ?? "", scope), TypeError);
     }
     for (const call of Object.values(ON_MANY)) await assert.rejects(call(sql, scope), TypeError);
+    for (const call of Object.values(ON_KEYS)) await assert.rejects(call(sql, "k", scope as KeyScope), TypeError);
   }
   for (const organizationId of ["", "*", "all", "' or true --", "00000000-0000-0000-0000-00000000000"]) {
     await assert.rejects(
@@ -465,4 +491,27 @@ Deno.test("a call without a scope, or with something that is none, is a TypeErro
     );
   }
   assert.equal(await othersOf(sql, { organizationId: newId() }), before);
+});
+
+Deno.test("a key stands for what its owner enqueued with it, and for nothing of anybody else's", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const owners: readonly KeyScope[] = [{ organizationId: newId() }, { organizationId: newId() }, "global"];
+  for (const [name, call] of Object.entries(ON_KEYS)) {
+    const key = newId();
+    const ids = new Map<KeyScope, string>();
+    for (const owner of owners.slice(1)) {
+      ids.set(
+        owner,
+        name === "getJobByIdempotencyKey"
+          ? (await runledger.enqueueJob(sql, request({ ...organizationOf(owner), idempotencyKey: key }))).jobId
+          : (await runledger.enqueueWorkflowRun(sql, { ...workflow(owner), idempotencyKey: key })).runId,
+      );
+    }
+    for (const owner of owners) {
+      assert.equal(await call(sql, key, owner), ids.get(owner), name);
+      assert.equal(await call(sql, newId(), owner), undefined);
+    }
+    await assert.rejects(call(sql, key, "all" as Scope as KeyScope), TypeError);
+  }
 });

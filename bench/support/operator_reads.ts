@@ -6,6 +6,7 @@
 
 import {
   countDeadLetters,
+  countEndedJobs,
   countJobs,
   countWorkflowRuns,
   drawWorkflowRun,
@@ -13,9 +14,11 @@ import {
   explainJob,
   explainWorkflowRun,
   getJob,
+  getJobByIdempotencyKey,
   getJobLineage,
   getJobScheduleByName,
   getWorkflowRun,
+  getWorkflowRunByIdempotencyKey,
   getWorkflowRunLineage,
   listActiveWorkers,
   listDeadLetters,
@@ -66,6 +69,17 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
   if (target === undefined) throw new Error("The database is empty.");
   const { job_id: jobId, dead_id: deadId, chatty_id: chattyId, run_id: runId, appended_id: appendedId, key } = target;
   const { due_id: dueId, blocked_id: blockedId } = target;
+  const [keyed] = await sql<Record<"job_type" | "job_key" | "workflow_type" | "run_key" | "organization_id", string>[]>`
+    select job.job_type, job.idempotency_key as job_key, job.organization_id, run.workflow_type, run.idempotency_key as run_key
+    from (
+      select job_type, idempotency_key, organization_id
+      from runledger.job_queue
+      where idempotency_key is not null
+        and organization_id is not null
+      limit 1
+    ) as job, (select workflow_type, idempotency_key from runledger.workflow_runs where idempotency_key is not null limit 1) as run`;
+  if (keyed === undefined) throw new Error("There are no keys.");
+  const ofKey = { scope: { organizationId: keyed.organization_id } };
   const day = 86_400_000;
   const ago = (days: number) => new Date(Date.now() - days * day);
   const secondPage = async <Item>(list: (cursor: { readonly cursor?: string }) => Promise<Page<Item>>) => {
@@ -82,6 +96,10 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
   ];
   return [
     { name: "getJob", call: () => getJob(sql, jobId, all) },
+    {
+      name: "getJobByIdempotencyKey",
+      call: () => getJobByIdempotencyKey(sql, { jobType: keyed.job_type, idempotencyKey: keyed.job_key }, ofKey),
+    },
     { name: "getJobLineage", call: () => getJobLineage(sql, jobId, all) },
     { name: "explainJob, due", call: () => explainJob(sql, dueId, all) },
     { name: "explainJob, dead-lettered", call: () => explainJob(sql, deadId, all) },
@@ -120,6 +138,10 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
     { name: "countJobs, large organization", call: () => countJobs(sql, large) },
     { name: "listJobEvents", call: () => listJobEvents(sql, deadId, all) },
     { name: "listJobEvents, of a type", call: () => listJobEvents(sql, deadId, { ...all, eventType: "FAILED" }) },
+    {
+      name: "listJobEvents, of a day",
+      call: () => listJobEvents(sql, deadId, { ...all, since: ago(20), until: ago(19) }),
+    },
     { name: "listJobAttempts", call: () => listJobAttempts(sql, deadId, all) },
     { name: "listJobLogs, 50,000 lines", call: () => listJobLogs(sql, chattyId, all) },
     { name: "listJobLogs, errors among them", call: () => listJobLogs(sql, chattyId, { ...all, level: "error" }) },
@@ -141,6 +163,15 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
     { name: "listOperatorActions", call: () => listOperatorActions(sql, { ...small, subject: "nightly" }) },
     { name: "getJobScheduleByName", call: () => getJobScheduleByName(sql, "report 000001", all) },
     { name: "getWorkflowRun", call: () => getWorkflowRun(sql, runId, all) },
+    {
+      name: "getWorkflowRunByIdempotencyKey",
+      call: () =>
+        getWorkflowRunByIdempotencyKey(
+          sql,
+          { workflowType: keyed.workflow_type, idempotencyKey: keyed.run_key },
+          { scope: "global" },
+        ),
+    },
     { name: "getWorkflowRunLineage", call: () => getWorkflowRunLineage(sql, runId, all) },
     ...runs("all", {}),
     ...runs("RUNNING", { status: "RUNNING" }),
@@ -153,10 +184,19 @@ export async function operatorReads(sql: postgres.Sql): Promise<readonly Operato
     { name: "listWorkflowRuns, small organization", call: () => listWorkflowRuns(sql, small) },
     { name: "listWorkflowSteps", call: () => listWorkflowSteps(sql, runId, all) },
     { name: "listWorkflowSteps, FAILED", call: () => listWorkflowSteps(sql, runId, { ...all, status: "FAILED" }) },
+    {
+      name: "listWorkflowSteps, of a code",
+      call: () => listWorkflowSteps(sql, runId, { ...all, errorCode: "app.error_1" }),
+    },
     { name: "listWorkflowStepDependencies", call: () => listWorkflowStepDependencies(sql, runId, all) },
     { name: "listWorkflowRunMutations", call: () => listWorkflowRunMutations(sql, appendedId, all) },
     { name: "readJobMetrics", call: () => readJobMetrics(sql, all) },
     { name: "readJobMetrics, of a type", call: () => readJobMetrics(sql, { ...all, jobType: "app.type_03" }) },
+    {
+      name: "countEndedJobs, the newest 20,000",
+      call: () => countEndedJobs(sql, { ...all, since: ago(365), maxJobs: 1 }),
+    },
+    { name: "countEndedJobs, a day", call: () => countEndedJobs(sql, all) },
     { name: "readJobMetrics, small organization", call: () => readJobMetrics(sql, small) },
   ];
 }
