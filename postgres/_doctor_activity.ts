@@ -4,7 +4,7 @@
  * @module
  */
 
-import { readInteger, readJson } from "./_rows.ts";
+import { readBoolean, readInteger, readJson } from "./_rows.ts";
 import type { HealthFinding, HealthLimits } from "./doctor.ts";
 import { formatDuration } from "./explanation_text.ts";
 import { readJobMetrics } from "./job_metrics.ts";
@@ -14,7 +14,7 @@ import { listenTo } from "./wake_ups.ts";
 
 // A worker extends its leases each third of them: after four fifths without, it has missed two.
 // By the time of the statement, since a clock that runs on is no condition for an index.
-// index: job_queue_lease_index, job_schedules_due_index, workflow_steps_gate_index. always one row.
+// index: job_queue_lease_index, job_schedules_due_index, workflow_steps_gate_index, job_events_posted_index. always one row.
 const EXAMINE_ACTIVITY = `
 with lease as materialized (
   select queue.worker_id, queue.lease_expires_at, queue.last_heartbeat_at
@@ -59,7 +59,13 @@ select
   )::text as silent,
   (select count(*) from overdue)::text as overdue,
   (select coalesce(jsonb_agg(first.name), '[]') from (select overdue.name from overdue limit 3) as first)::text as names,
-  (select count(*) from gate)::text as gates
+  (select count(*) from gate)::text as gates,
+  -- What is seen was written by a transaction of this server that has begun.
+  coalesce(
+    (select event.posted_xid from runledger.job_events as event order by event.posted_xid desc limit 1)
+    >= pg_snapshot_xmax(pg_current_snapshot()),
+    false
+  ) as is_ledger_ahead
 `;
 
 /** Examines what should have been done and was not. */
@@ -107,6 +113,16 @@ export async function activityFindings(db: Queryable, limits: HealthLimits): Pro
         formatDuration(limits.overdueMs)
       } ago.`,
       fix: "Run a Supervisor with its reaper, which ends them.",
+    });
+  }
+  if (readBoolean(row, "is_ledger_ahead")) {
+    findings.push({
+      code: "ledger_ahead",
+      severity: "warning",
+      message:
+        "The ledger came from another server, whose transactions had higher numbers: whoever follows it is told of " +
+        "the past when those of this server get there.",
+      fix: "Give these events a number that has passed, as docs/operations.md says of a restored dump.",
     });
   }
   for (const { jobType, due, oldestDueMs } of await readJobMetrics(db, { scope: "all", sampleSize: 1 })) {

@@ -27,6 +27,7 @@ import type { Queryable } from "./queryable.ts";
  * - `schedules_overdue`: schedules should have fired and did not.
  * - `gates_overdue`: gates should have had their default outcome and have not.
  * - `jobs_not_claimed`: jobs of a type are due for long and nobody claims them.
+ * - `ledger_ahead`: a dump was restored from a server with higher transaction numbers, and following the ledger suffers.
  * - `listen_broken`: notifications do not arrive on this way to the database, as behind a pooler in transaction mode.
  */
 export type HealthCode =
@@ -45,6 +46,7 @@ export type HealthCode =
   | "schedules_overdue"
   | "gates_overdue"
   | "jobs_not_claimed"
+  | "ledger_ahead"
   | "listen_broken";
 
 /** Something that is wrong. */

@@ -104,6 +104,16 @@ const PLANTED: readonly {
     plant: (sql) => sql`update runledger.workflow_steps set gate_expires_at = clock_timestamp() - interval '3 minutes'`,
   },
   {
+    name: "a ledger from a server with higher transaction numbers",
+    code: "ledger_ahead",
+    plant: (sql) =>
+      sql.begin(async (tx) => {
+        await tx`set local session_replication_role = replica`;
+        await tx`update runledger.job_events
+          set posted_xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8 where event_type = 'LEASED'`;
+      }),
+  },
+  {
     name: "jobs that nobody claims",
     code: "jobs_not_claimed",
     subject: "a",
