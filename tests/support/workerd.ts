@@ -23,8 +23,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "darwin-arm64": "workerd-darwin-arm64",
 };
 
-/** How a program meets the runtime: today's behaviour, and what drivers need of Node. */
-const COMPATIBILITY_DATE = "2026-10-01";
+/** How the runtime behaves. From 2026-08-04 what drivers need of Node is there without a flag. */
+const COMPATIBILITY_DATE = "2026-01-01";
 
 /** The most that a start takes on a busy machine. */
 const START_MS = 60_000;
