@@ -34,7 +34,7 @@ const TEST_FOLDERS = ["core", "postgres", "runtime", "test_support", "tests"];
 
 /** Test files that are not run here, with the reason. */
 const LEFT_OUT: readonly (readonly [pattern: RegExp, reason: string])[] = [
-  [/^tests\/(examples|bench)_test/, "starts programs of this repository with Deno"],
+  [/^tests\/(examples|bench|docs)_test/, "starts programs of this repository with Deno"],
   [/^tests\/edge_test/, "bundles the sources, as Deno has them, for a runtime of its own"],
   [/^test_support\/(embedded_postgres|ephemeral_database|file_lock|test_server)_test/, "starts peers with Deno"],
   [/^tests\/error_safety_test/, "reads the sources"],
