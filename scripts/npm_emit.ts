@@ -6,7 +6,7 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-// Not in the import map, which every task fetches whole.
+// Not in the import map: only the npm build needs it.
 import ts from "npm:typescript@6.0.3";
 import type { PublishedMember } from "./npm_package.ts";
 

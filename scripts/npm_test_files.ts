@@ -9,7 +9,7 @@ import { existsSync, statSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-// Not in the import map, which every task fetches whole.
+// Not in the import map: only the npm build needs it.
 import ts from "npm:typescript@6.0.3";
 import { importedPackages } from "./npm_package.ts";
 import type { PublishedMember } from "./npm_package.ts";

@@ -9,7 +9,7 @@ import { createRequire, isBuiltin } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { createTemporaryFolder } from "../../test_support/_temporary_folder.ts";
-// Not in the import map, which every task fetches whole.
+// Only the tests of the edge bundle anything.
 import { build, stop } from "npm:esbuild@0.28.2";
 import type { ImportKind, OnResolveArgs, OnResolveResult, Plugin, PluginBuild } from "npm:esbuild@0.28.2";
 

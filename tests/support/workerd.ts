@@ -4,7 +4,7 @@
  * @module
  */
 
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
@@ -12,6 +12,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 const VERSION = "1.20261023.1";
 
@@ -70,7 +71,10 @@ export async function startWorkerd(
   }
 }
 
-/** A binary has over 100 MB, so only that of this system is fetched, and by nobody who does not start it. */
+/**
+ * A binary has over 100 MB, so only that of this system is fetched, and by nobody who does not start it: a process of its
+ * own leaves it out of the lock file, since every task fetches all that stands there.
+ */
 async function workerdProgram(): Promise<string> {
   const system = `${process.platform}-${process.arch}`;
   const name = PACKAGES[system];
@@ -79,13 +83,15 @@ async function workerdProgram(): Promise<string> {
     throw new Error(`The edge cannot be tried on ${system}: there is a workerd for ${known} only.`);
   }
   const specifier = `npm:@cloudflare/${name}@${VERSION}`;
+  // The package is its binary; loading what else is in it fetches it.
+  const program = `await import("${specifier}/package.json", { with: { type: "json" } });
+    console.log(import.meta.resolve("${specifier}/bin/workerd"));`;
   try {
-    // The package is its binary; loading what else is in it fetches it.
-    await import(`${specifier}/package.json`, { with: { type: "json" } });
+    const { stdout } = await promisify(execFile)(Deno.execPath(), ["eval", "--no-lock", "--no-config", program]);
+    return fileURLToPath(stdout.trim());
   } catch (cause) {
     throw new Error(`The edge cannot be tried: ${specifier} could not be fetched (${(cause as Error).message}).`);
   }
-  return fileURLToPath(import.meta.resolve(`${specifier}/bin/workerd`));
 }
 
 /** Cap'n Proto's text form, whose strings are written as JSON's are. */
