@@ -285,6 +285,16 @@ where stat.schemaname = 'runledger'
   and stat.n_dead_tup > $2::integer
   and stat.n_dead_tup > stat.n_live_tup / 5
 union all
+-- By far larger than its entries: the largest keys allowed take 600 bytes, most 40. Nobody counted the entries of an index
+-- whose table was neither vacuumed nor analyzed yet.
+select 'index_bloated', class.relname::text, null, null, pg_relation_size(class.oid)::text
+from pg_catalog.pg_index as own
+join pg_catalog.pg_class as class on class.oid = own.indexrelid
+join pg_catalog.pg_stat_user_tables as stat on stat.relid = own.indrelid
+where stat.schemaname = 'runledger'
+  and coalesce(stat.last_autovacuum, stat.last_vacuum, stat.last_autoanalyze, stat.last_analyze) is not null
+  and pg_relation_size(class.oid) > $3::integer + greatest(class.reltuples, 0) * 1000
+union all
 select 'autovacuum_off', class.relname::text, null, null, null
 from pg_catalog.pg_class as class
 where class.relnamespace = to_regnamespace('runledger')
@@ -299,7 +309,11 @@ order by 1, 2
 
 /** Examines what the server does for the tables, and who hinders it. */
 export async function serverFindings(db: Queryable, limits: HealthLimits): Promise<readonly HealthFinding[]> {
-  const rows = await runStatement(db, EXAMINE_SERVER, [limits.longTransactionMs, limits.deadRows]);
+  const rows = await runStatement(db, EXAMINE_SERVER, [
+    limits.longTransactionMs,
+    limits.deadRows,
+    limits.bloatedBytes,
+  ]);
   return rows.map((row): HealthFinding => {
     const subject = readOptionalText(row, "subject");
     const of = subject === undefined ? {} : { subject };
@@ -325,6 +339,16 @@ export async function serverFindings(db: Queryable, limits: HealthLimits): Promi
           ...of,
           message: `The table runledger.${subject} has ${readInteger(row, "amount")} dead rows.`,
           fix: `vacuum (analyze) runledger.${subject}; and see what keeps autovacuum from it.`,
+        };
+      case "index_bloated":
+        return {
+          code: "index_bloated",
+          severity: "warning",
+          ...of,
+          message: `The index runledger.${subject} takes ${
+            Math.round(readInteger(row, "amount") / 1_048_576)
+          } MiB for entries that are mostly gone.`,
+          fix: `reindex index concurrently runledger.${subject};`,
         };
       default:
         return {

@@ -21,6 +21,7 @@ import type { Queryable } from "./queryable.ts";
  * - `grants_missing`: the roles are there, but not all that they may do; the script was not run after a migration.
  * - `autovacuum_off`: nothing removes dead rows.
  * - `dead_rows`: more dead rows than autovacuum should leave.
+ * - `index_bloated`: an index is many times as large as what is in it.
  * - `long_transaction`: a transaction keeps vacuum from removing what died since it began.
  * - `leases_not_reaped`: leases ran out and no reaper comes.
  * - `heartbeats_missed`: leases that should have been extended were not: a worker hangs or is gone.
@@ -40,6 +41,7 @@ export type HealthCode =
   | "grants_missing"
   | "autovacuum_off"
   | "dead_rows"
+  | "index_bloated"
   | "long_transaction"
   | "leases_not_reaped"
   | "heartbeats_missed"
@@ -73,6 +75,8 @@ export interface ExamineDatabaseOptions {
   readonly overdueMs?: number;
   /** How many dead rows a table may have, if they are also more than a fifth of the living. @default {10000} */
   readonly deadRows?: number;
+  /** How many bytes of an index may be empty; more than a thousand for each of its entries always may. @default {134217728} */
+  readonly bloatedBytes?: number;
   /** How long to wait for a notification, in milliseconds. @default {2000} */
   readonly listenTimeoutMs?: number;
 }
@@ -101,9 +105,10 @@ export async function examineDatabase(
     unclaimedMs = 300_000,
     overdueMs = 120_000,
     deadRows = 10_000,
+    bloatedBytes = 134_217_728,
     listenTimeoutMs = 2000,
   } = options;
-  const limits = { longTransactionMs, unclaimedMs, overdueMs, deadRows, listenTimeoutMs };
+  const limits = { longTransactionMs, unclaimedMs, overdueMs, deadRows, bloatedBytes, listenTimeoutMs };
   for (const [field, value] of Object.entries(limits)) counterValue(field, value);
   const schema = await schemaFindings(db);
   // Without the tables there is nothing more to be asked.

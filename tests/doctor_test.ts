@@ -12,7 +12,7 @@ import assert from "node:assert/strict";
 import pg from "pg";
 import postgres from "postgres";
 import type { Sql } from "postgres";
-import { claimOne, openTestDatabase } from "./support/database.ts";
+import { claimOne, openTestDatabase, request } from "./support/database.ts";
 import { openHealthyDatabase } from "./support/healthy_database.ts";
 
 /** What is planted, and what the doctor calls it. Each is planted in a database of its own. */
@@ -158,6 +158,26 @@ Deno.test("the doctor finds a table full of dead rows", async () => {
   ]);
 });
 
+Deno.test("the doctor finds an index whose entries are gone", async () => {
+  await using database = await openHealthyDatabase();
+  const { sql } = database;
+  await runledger.enqueueJobs(sql, Array.from({ length: 5000 }, () => request()));
+  const examine = () => runledger.examineDatabase(sql, { bloatedBytes: 200_000 });
+  await sql`vacuum runledger.job_queue`;
+  assert.deepEqual(await examine(), [], "it is full yet");
+  await sql`delete from runledger.job_queue where status = 'PENDING'`;
+  await sql`vacuum runledger.job_queue`;
+  const findings = await examine();
+  assert.deepEqual([...new Set(findings.map(({ code }) => code))], ["index_bloated"]);
+  const claim = findings.find(({ subject }) => subject === "job_queue_claim_index");
+  await sql.unsafe(claim?.fix ?? "");
+  const left = await examine();
+  assert.deepEqual(
+    left.map(({ subject }) => subject),
+    findings.map(({ subject }) => subject).filter((subject) => subject !== claim?.subject),
+  );
+});
+
 Deno.test("the doctor finds a transaction that holds vacuum up", async () => {
   await using database = await openHealthyDatabase();
   const holder = postgres(database.url, { max: 1, onnotice: () => {}, connection: { application_name: "report" } });
@@ -233,7 +253,16 @@ Deno.test("of a database without the schema the doctor says only that, and of on
 
 Deno.test("limits that cannot be are refused before any SQL", async () => {
   await using database = await openTestDatabase();
-  for (const field of ["longTransactionMs", "unclaimedMs", "overdueMs", "deadRows", "listenTimeoutMs"] as const) {
+  for (
+    const field of [
+      "longTransactionMs",
+      "unclaimedMs",
+      "overdueMs",
+      "deadRows",
+      "bloatedBytes",
+      "listenTimeoutMs",
+    ] as const
+  ) {
     for (const value of [0, -1, 1.5, NaN, 2 ** 31]) {
       await assert.rejects(
         runledger.examineDatabase(database.sql, { [field]: value }),
