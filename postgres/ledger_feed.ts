@@ -57,6 +57,22 @@ export interface LedgerPiece {
 /** How many events of others one call passes over. */
 const WINDOW_ROWS = 10_000;
 
+// What this statement sees of other transactions. A snapshot does not name the caller's own transaction as open, and would
+// make it one that was read, once a later one has committed: what it posts after this statement would be told to nobody.
+const CURRENT_SNAPSHOT = `(
+  select case
+    when pg_visible_in_snapshot(own.xid, now.snapshot) then (
+      pg_snapshot_xmin(now.snapshot)::text || ':' || pg_snapshot_xmax(now.snapshot)::text || ':' || (
+        select string_agg(open.xid::text, ',' order by open.xid)
+        from (select pg_snapshot_xip(now.snapshot) union all select own.xid) as open (xid)
+      )
+    )::pg_snapshot
+    else now.snapshot
+  end
+  from pg_current_snapshot() as now (snapshot)
+  cross join pg_current_xact_id_if_assigned() as own (xid)
+)`;
+
 // What is new is what this snapshot sees and the one before did not: whoever committed in between, however long before
 // that he began. A piece that is cut keeps both snapshots until it is read to its end. The index knows transactions, not
 // their events: first it tells up to which transaction a window reaches, then the events of these are put in order.
@@ -64,7 +80,7 @@ const WINDOW_ROWS = 10_000;
 const READ_ON = `
 with mark as materialized (
   select
-    coalesce($4::text::pg_snapshot, pg_current_snapshot()) as target,
+    coalesce($4::text::pg_snapshot, ${CURRENT_SNAPSHOT}) as target,
     case
       when $5::text is null then pg_snapshot_xmin($3::text::pg_snapshot)
       -- All of that transaction was read.
@@ -108,7 +124,7 @@ seen as materialized (
 
 const READ_NEWEST = `
 with mark as materialized (
-  select pg_current_snapshot() as target
+  select ${CURRENT_SNAPSHOT} as target
 ),
 reached as (
   select null::xid8 as xid, false as is_cut
@@ -116,6 +132,7 @@ reached as (
 seen as materialized (
   select event.job_id, event.seq, event.posted_xid
   from runledger.job_events as event
+  where event.posted_xid is distinct from pg_current_xact_id_if_assigned()
   order by event.posted_xid desc
   limit least($3::integer * 10, ${WINDOW_ROWS})
 )`;
@@ -180,7 +197,8 @@ interface Position {
  * In PostgreSQL neither ids nor times are in the order in which transactions commit, so a reader that remembers the last
  * of them loses what commits late. This one remembers a snapshot, and reads what it did not see then and sees now. Events
  * of one job come in the order of their `seq`; those of different jobs in the order in which their transactions began to
- * write. Nothing waits for long transactions. Events that retention removed meanwhile are not told.
+ * write. Nothing waits for long transactions. Events that retention removed meanwhile are not told, and those of the
+ * caller's own transaction only after its commit: a position may be stored in the transaction that it was read in.
  *
  * @param db A pool, client or open transaction (READ COMMITTED).
  * @param options Whose events, from where on, and how many.

@@ -58,6 +58,34 @@ Deno.test("what commits late is read then, also when what began after it was rea
   assert.deepEqual(new Set(both.entries.map(({ jobId }) => jobId)), new Set([slowId, fast.jobId]));
 });
 
+Deno.test("a transaction that reads and posts is itself read after its commit: nothing is lost, nothing told twice", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const start = await runledger.readLedger(sql, ALL);
+  let position = "";
+  let first: runledger.LedgerPiece | undefined;
+  const own: string[] = [];
+  const enqueueIn = async (db: runledger.Queryable) => (await runledger.enqueueJob(db, request())).jobId;
+  const others: string[] = [];
+  await sql.begin(async (tx) => {
+    own.push(await enqueueIn(tx));
+    // A later transaction that has committed: the reading one is no longer the newest.
+    others.push(await enqueueIn(sql));
+    const piece = await runledger.readLedger(tx, { ...ALL, position: start.position });
+    assert.deepEqual(piece.entries.map(({ jobId }) => jobId), others);
+    position = piece.position;
+    first = await runledger.readLedger(tx, ALL);
+    assert.deepEqual(first.entries.map(({ jobId }) => jobId), others);
+    own.push(await enqueueIn(tx));
+  });
+  for (const from of [position, first?.position ?? ""]) {
+    const after = await readOn(sql, from);
+    assert.deepEqual(new Set(after.entries.map(({ jobId }) => jobId)), new Set(own));
+    assert.equal(after.entries.length, 2);
+    assert.deepEqual((await readOn(sql, after.position)).entries, []);
+  }
+});
+
 Deno.test("a reader among writers that commit in any order sees each event once, those of a job in their order", async () => {
   await using database = await openTestDatabase({ max: 6 });
   const { sql } = database;
