@@ -544,9 +544,11 @@ const EXPLANATIONS: Explanations = {
     action: "Read the state, or repeat the call with the same idempotency key. Never take it for a failure.",
   },
   "db.unavailable": {
-    cause: "No connection, a connection that broke, too many connections, or a server that is starting or stopping.",
+    cause:
+      "No connection, one that broke, too many, a closed pool, no such database, or a server that starts or stops.",
     retry: "yes",
-    action: "Retry with backoff. A write may have been applied if the connection broke after it was sent.",
+    action:
+      "Check the connection string and that the pool is open; retry with backoff. A write may have been applied if the connection broke after it was sent.",
   },
   "db.unique_violation": {
     cause: "A unique constraint that has no code of its own.",
@@ -574,9 +576,9 @@ const EXPLANATIONS: Explanations = {
     action: "Look at `internalMessage` in the server's logs.",
   },
   "db.permission_denied": {
-    cause: "A missing privilege; see the roles script.",
+    cause: "A wrong user or password, or a missing privilege; see the roles script.",
     retry: "no",
-    action: "Connect as a role with the privilege, or grant it.",
+    action: "Check the user and password of the connection string; connect as a role with the privilege, or grant it.",
   },
   "db.lock_not_available": {
     cause: "`lock_timeout` passed, or a lock was asked for without waiting.",

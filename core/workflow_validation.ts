@@ -34,7 +34,7 @@ import { isReleaseMode, TERMINAL_WORKFLOW_STEP_STATUSES } from "./workflow_statu
  *
  * @param run What is asked for.
  * @throws {WorkflowBuildError} With the problem, see {@linkcode WorkflowBuildProblem}.
- * @throws {TypeError} When the run or a step is not an object, or a list is not an array.
+ * @throws {TypeError} When the run or a step is not an object, the run is a builder, or a list is not an array.
  *
  * @example
  * ```ts
@@ -49,6 +49,7 @@ import { isReleaseMode, TERMINAL_WORKFLOW_STEP_STATUSES } from "./workflow_statu
  */
 export function assertWorkflowRunRequest(run: WorkflowRunRequest): void {
   assertObject(run, "A workflow run");
+  if ("build" in run) throw new TypeError("A workflow run is what build() gives; this is the builder: call build()");
   if (run.idempotencyKey !== undefined) {
     assertName(run.idempotencyKey, "idempotencyKey", MAX_IDEMPOTENCY_KEY_BYTES, { kind: "blank_idempotency_key" });
   }

@@ -12,6 +12,7 @@ import type {
   WorkflowRunRequest,
   WorkflowStepRequest,
 } from "./workflow_run.ts";
+import { WorkflowDagBuilder } from "./workflow_dag_builder.ts";
 import { assertWorkflowRunRequest, assertWorkflowStepAppend } from "./workflow_validation.ts";
 
 /** Fields as a caller without a compiler may give them. */
@@ -75,6 +76,12 @@ Deno.test("runs at the limits are accepted", () => {
     run({ steps: [job(" padded "), job("constructor"), job("__proto__", after("constructor"))] }),
   ];
   for (const request of accepted) assert.equal(runProblem(request), undefined);
+});
+
+Deno.test("a builder in place of a run is told to be built", () => {
+  const builder = new WorkflowDagBuilder("invoice.process").external("approval");
+  assert.throws(() => assertWorkflowRunRequest(builder as never), /^TypeError: .*call build\(\)$/);
+  assertWorkflowRunRequest(builder.build());
 });
 
 Deno.test("what is wrong with a run has its own kind", () => {

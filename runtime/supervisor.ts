@@ -86,9 +86,16 @@ export class Supervisor implements AsyncDisposable {
    *
    * @param db A pool: the loops and the handlers' own calls share its connections.
    * @param options What to run.
-   * @throws {TypeError} When a setting cannot be, or there is nothing to run.
+   * @throws {TypeError} When there is no database or catalog, a setting cannot be, or there is nothing to run.
    */
   constructor(db: Queryable, options: SupervisorOptions) {
+    // Programs without types leave these out; each loop would fail on its own, again and again.
+    if ((typeof db !== "object" && typeof db !== "function") || db === null) {
+      throw new TypeError("A supervisor needs a database handle, such as a pool: new Supervisor(db, { catalog })");
+    }
+    if (typeof options?.catalog?.handle !== "function") {
+      throw new TypeError("A supervisor needs a JobCatalog: new Supervisor(db, { catalog })");
+    }
     const { catalog, worker = true, reaper = true, scheduler = true, retention, signal } = options;
     const { concurrencyByType = {}, wake = true } = options;
     const config = JobsConfig.of(options.config);

@@ -141,6 +141,20 @@ Deno.test("settings that cannot be are refused at once", async () => {
   );
 });
 
+Deno.test("a supervisor without a database or a catalog is refused at once", async () => {
+  await using db = await openTestDatabase();
+  const catalog = new JobCatalog();
+  for (const handle of [undefined, null, "postgres://localhost"]) {
+    assert.throws(
+      () => new Supervisor(handle as never, { catalog }),
+      /^TypeError: A supervisor needs a database handle/,
+    );
+  }
+  for (const options of [undefined, {}, { catalog: {} }]) {
+    assert.throws(() => new Supervisor(db.sql, options as never), /^TypeError: A supervisor needs a JobCatalog/);
+  }
+});
+
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   Deno.test(`${signal} drains a supervisor, and the process ends by itself`, async () => {
     await using db = await openTestDatabase();
