@@ -28,6 +28,9 @@ const SLEEP_FROM_MS = 50;
 /** After so many claims with work in them, without sleep in between, a worker does not want to be woken any more. */
 const BUSY_CLAIMS = 8;
 
+/** How long a worker that was woken again and again for jobs that others took leaves between its looks, in milliseconds. */
+const MAX_VAIN_GAP_MS = 64;
+
 /** How many jobs a worker has at each stage. */
 export interface WorkerLoad {
   /** That take a slot. */
@@ -78,6 +81,11 @@ export class ClaimLoop {
   #ended = 0;
   #pacedAt = performance.now();
   #awakened: Promise<void> | undefined;
+  #isWoken = false;
+  /** How many times in a row it was woken and found nothing. */
+  #vainWakes = 0;
+  #lookedAt = -Infinity;
+  #wakeTimer: ReturnType<typeof setTimeout> | undefined;
 
   /**
    * Claims nothing yet.
@@ -97,7 +105,7 @@ export class ClaimLoop {
       pollIntervalMs: config.pollIntervalMs,
       signal: stopSignal,
       logger,
-      onWake: () => this.#poll.wake(),
+      onWake: () => this.#onWake(),
     });
   }
 
@@ -118,6 +126,7 @@ export class ClaimLoop {
       });
     } finally {
       signal.removeEventListener("abort", onStop);
+      clearTimeout(this.#wakeTimer);
     }
   }
 
@@ -149,6 +158,22 @@ export class ClaimLoop {
     this.#ended = 0;
   }
 
+  /**
+   * Somebody has made jobs due. All who listen are told, and most find that others were faster: without a gap between
+   * their looks, a fleet of idle workers would claim as fast as the database answers.
+   */
+  #onWake(): void {
+    if (this.#options.stopSignal.aborted) return;
+    this.#isWoken = true;
+    const gapMs = this.#vainWakes === 0 ? 0 : Math.min(2 ** this.#vainWakes, MAX_VAIN_GAP_MS);
+    const waitMs = this.#lookedAt + gapMs - performance.now();
+    if (waitMs <= 0) return this.#poll.wake();
+    this.#wakeTimer ??= setTimeout(() => {
+      this.#wakeTimer = undefined;
+      this.#poll.wake();
+    }, waitMs);
+  }
+
   /** Claims once; gives how long to wait then, in milliseconds, or nothing for the interval between polls. */
   async #claim(): Promise<number | void> {
     const room = await this.#roomToClaim();
@@ -159,6 +184,9 @@ export class ClaimLoop {
     const { workerId } = config;
     const { jobTypes: wanted, limit, cursor } = planned;
     const sentAt = performance.now();
+    const wasWoken = this.#isWoken;
+    this.#isWoken = false;
+    this.#lookedAt = sentAt;
     const claim = claimJobs(db, { jobTypes: wanted, workerId, limit, leaseMs: this.#leaseMs, cursor }).then(
       (claimed) => {
         if (!endSignal.aborted) onClaimed(claimed, sentAt);
@@ -172,6 +200,8 @@ export class ClaimLoop {
       late: () => new RunledgerError("db.unavailable", { internalMessage: "a claim was not answered in time" }),
     });
     this.#emptyClaims = count === 0 ? this.#emptyClaims + 1 : 0;
+    if (count > 0) this.#vainWakes = 0;
+    else if (wasWoken) this.#vainWakes++;
     if (count > 0 && ++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
     return this.#plan.onClaimed(planned, count) ? 0 : await this.#pause();
   }

@@ -4,17 +4,21 @@
  * @module
  */
 
+import { RunledgerError } from "@runledger/core";
 import { announceSleep, JOBS_DUE_CHANNEL, listenTo, notifyJobsDue } from "@runledger/postgres";
 import type { Listener, Queryable } from "@runledger/postgres";
 import { errorFields } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { runLoop, settledWithin, Waker } from "./loop.ts";
+import { answered, runLoop, settledWithin, Waker, within } from "./loop.ts";
 
 /** How long a worker says that it sleeps, in milliseconds, at least; it says so again after half of it. */
 const SLEEP_MS = 10_000;
 
 /** How long a notification that the worker sends itself may take, in milliseconds. */
 const ECHO_MS = 2000;
+
+/** How long the claims wait for what is only a hint, in milliseconds. */
+const ANNOUNCE_MS = 2000;
 
 /** How soon a listener that hears nothing is tried anew, in milliseconds. */
 const DEAF_RETRY_MS = 60_000;
@@ -50,6 +54,13 @@ export class WakeUps {
   #hears = false;
   #isAnnounced = false;
   #announcedUntil = -Infinity;
+  /** What was said before: one thing at a time, since the last one must be what holds. */
+  #said: Promise<unknown> = Promise.resolve();
+  #saying = 0;
+  /** Whether a statement is not answered. */
+  #isStuck = false;
+  /** Nobody waits for an answer any more. */
+  readonly #over = new AbortController();
 
   constructor(options: WakeUpsOptions) {
     this.#options = options;
@@ -68,7 +79,9 @@ export class WakeUps {
       maxBackoffMs: 30_000,
       round: () => this.#listen(),
     });
-    await settledWithin(Promise.allSettled([this.wakeUp(), this.#unlisten()]), LAST_WORD_MS);
+    const lastWord = Promise.all([this.wakeUp(), this.#unlisten()]).then(() => this.#said);
+    await settledWithin(lastWord, LAST_WORD_MS);
+    this.#over.abort();
   }
 
   /**
@@ -78,7 +91,7 @@ export class WakeUps {
    * must look once more; otherwise `sleeps`.
    */
   async fallAsleep(): Promise<"unheard" | "announced" | "sleeps"> {
-    if (!this.#hears) return "unheard";
+    if (!this.#hears || this.#isStuck || this.#options.signal.aborted) return "unheard";
     const now = performance.now();
     if (this.#announcedUntil - now > this.#sleepMs / 2) return "sleeps";
     const wasAwake = this.#announcedUntil <= now;
@@ -95,16 +108,24 @@ export class WakeUps {
     await this.#announce();
   }
 
+  /** Says whether the worker sleeps. Nobody waits for ever: a connection may be dead without either side knowing. */
   async #announce(sleepMs?: number): Promise<boolean> {
-    const { db, workerId, logger } = this.#options;
+    const { db, workerId, jobTypes, logger } = this.#options;
+    if (sleepMs !== undefined) this.#isAnnounced = true;
+    const sleep = { workerId, jobTypes: jobTypes(), ...(sleepMs === undefined ? {} : { sleepMs }) };
+    const number = ++this.#saying;
+    const said = this.#said.then(async () => {
+      // What has been overtaken while it waited for its turn is not true any more.
+      if (number === this.#saying) await announceSleep(db, sleep);
+    });
+    this.#said = said.catch(() => {}).finally(() => this.#isStuck = false);
+    const late = () => {
+      this.#isStuck = true;
+      return new RunledgerError("db.unavailable", { internalMessage: "a statement was not answered in time" });
+    };
     try {
-      if (sleepMs !== undefined) this.#isAnnounced = true;
-      await announceSleep(db, {
-        workerId,
-        jobTypes: this.#options.jobTypes(),
-        ...(sleepMs === undefined ? {} : { sleepMs }),
-      });
-      return true;
+      await within(said, { timeoutMs: ANNOUNCE_MS, signal: this.#over.signal, late });
+      return number === this.#saying;
     } catch (error) {
       logger.debug("whether the worker sleeps could not be said", errorFields(error));
       return false;
@@ -117,7 +138,7 @@ export class WakeUps {
     const { db, logger, signal } = this.#options;
     await this.#unlisten();
     const heard = new Promise<void>((resolve) => this.#onHeard = resolve);
-    const listener = await listenTo(db, JOBS_DUE_CHANNEL, {
+    const listening = listenTo(db, JOBS_DUE_CHANNEL, {
       onNotify: () => {
         this.#onHeard?.();
         this.#options.onWake();
@@ -128,12 +149,17 @@ export class WakeUps {
         this.#changed.wake();
       },
     });
+    const listener = await answered(listening, signal).catch((error) => {
+      // Should it be answered later, nobody wants to hear any more.
+      void listening.then((late) => late?.unlisten()).catch(() => {});
+      throw error;
+    });
     if (listener === undefined) {
       logger.debug("this database handle cannot listen; the worker polls");
       return Infinity;
     }
     this.#listener = listener;
-    await notifyJobsDue(db);
+    await answered(notifyJobsDue(db), signal);
     this.#hears = await settledWithin(heard, ECHO_MS, signal);
     if (this.#hears) return Infinity;
     if (!signal.aborted) logger.info("notifications do not come through to this worker; it polls");
@@ -144,6 +170,7 @@ export class WakeUps {
     const listener = this.#listener;
     this.#listener = undefined;
     this.#hears = false;
-    await listener?.unlisten().catch(() => {}); // its connection is gone, and with it the listening
+    // When it fails its connection is gone, and with it the listening.
+    if (listener !== undefined) await settledWithin(listener.unlisten(), LAST_WORD_MS, this.#over.signal);
   }
 }

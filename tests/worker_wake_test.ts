@@ -13,6 +13,7 @@ import {
   enqueueWorkflowRun,
   JOBS_DUE_CHANNEL,
   listenTo,
+  notifyJobsDue,
 } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
@@ -21,7 +22,7 @@ import pg from "pg";
 import type postgres from "postgres";
 import { openTestDatabase } from "./support/database.ts";
 import { sharedPGlite } from "./support/drivers.ts";
-import { countdown, endedJobs, faultyDatabase, startWorker } from "./support/worker_harness.ts";
+import { countdown, endedJobs, faultyDatabase, gate, startWorker } from "./support/worker_harness.ts";
 import { migrate } from "@runledger/postgres";
 
 /** A poll in an hour: whatever happens, a wake-up made it happen. */
@@ -227,6 +228,83 @@ Deno.test("a worker that hears nothing, as behind a pooler, says so once and pol
   await enqueueJob(sql, job.request(0));
   await ended;
   assert.deepEqual(await sleepersOf(sql), []);
+});
+
+for (const statement of ["listen", "pg_notify", "announce_sleep"]) {
+  Deno.test(`a worker whose ${statement} is never answered runs jobs all the same, and stops`, async () => {
+    await using database = await openTestDatabase();
+    const { sql } = database;
+    const catalog = new JobCatalog().handle(job, () => {});
+    await catalog.sync(sql);
+    const sent = gate();
+    const never = () => {
+      sent.open();
+      return new Promise<never>(() => {});
+    };
+    const mute = Object.assign(faultyDatabase(sql), {
+      exec: (text: string) => sql.unsafe(text),
+      listen: async (channel: string, onNotify: () => void) =>
+        statement === "listen" ? await never() : (await sql.listen(channel, onNotify)).unlisten,
+    });
+    mute.onStatement = (text) => text.includes(statement) ? never() : undefined;
+    await using worker = startWorker(mute, catalog);
+    await sent.opened;
+    const ended = endedJobs(catalog, 1);
+    await enqueueJob(sql, job.request(0));
+    await ended;
+    await worker.stop();
+  });
+}
+
+Deno.test("a worker that falls asleep and stops says last that it is awake", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(sql);
+  const said = gate();
+  const answered = gate();
+  const slow = Object.assign(faultyDatabase(sql), {
+    exec: (text: string) => sql.unsafe(text),
+    listen: async (channel: string, onNotify: () => void) => (await sql.listen(channel, onNotify)).unlisten,
+  });
+  slow.onStatement = (text) => {
+    if (!text.includes("announce_sleep")) return;
+    // The first one is held up until the worker has been told to stop and has had time for another.
+    slow.onStatement = () => {};
+    said.open();
+    return answered.opened;
+  };
+  await using worker = startWorker(slow, catalog);
+  await said.opened;
+  const stopped = worker.stop();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  answered.open();
+  await stopped;
+  assert.deepEqual(await sleepersOf(sql), []);
+});
+
+Deno.test("a worker that is woken for jobs that others took looks less often", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(sql);
+  const counted = Object.assign(faultyDatabase(sql), {
+    exec: (text: string) => sql.unsafe(text),
+    listen: async (channel: string, onNotify: () => void) => (await sql.listen(channel, onNotify)).unlisten,
+  });
+  let claims = 0;
+  counted.onStatement = (text) => text.includes("claim_jobs") ? void claims++ : undefined;
+  await using _worker = startWorker(counted, catalog, { config: { pollIntervalMs: 10_000, leaseTtlSeconds: 60 } });
+  await asleep(sql);
+  const before = claims;
+  const started = performance.now();
+  for (let elapsed = 0; elapsed < 1500; elapsed = performance.now() - started) await notifyJobsDue(sql);
+  const most = 10 + (performance.now() - started) / 64;
+  assert.ok(claims - before <= most, `${claims - before} claims, more than ${most}`);
+  // What is really there is found none the less.
+  const ended = endedJobs(catalog, 1);
+  await enqueueJob(sql, job.request(0));
+  await ended;
 });
 
 Deno.test("an idle worker sends at most three statements a second", async () => {
