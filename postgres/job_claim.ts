@@ -44,6 +44,8 @@ export interface ClaimJobsOptions {
 export interface ClaimCursor {
   /** What the last claim gave: not to be read or changed. */
   position: string | undefined;
+  /** How many more claims look beyond what rivals may hold at once: not to be read or changed. */
+  wideClaims: number;
 }
 
 /**
@@ -54,7 +56,7 @@ export interface ClaimCursor {
  * @returns A cursor that has seen nothing yet.
  */
 export function createClaimCursor(): ClaimCursor {
-  return { position: undefined };
+  return { position: undefined, wideClaims: 0 };
 }
 
 /** A job that is leased to the caller, with everything its handler needs. */
@@ -101,6 +103,12 @@ export const MAX_LEASE_MS = 86_400_000;
 /** How many candidates beyond the limit a claim looks at in each try: rivals may hold the first ones, a thousand each. */
 const SPARE_CANDIDATES: readonly number[] = [64, 1000, 4000, 16_000];
 
+/**
+ * After a claim that found too much in the hands of rivals, so many claims of its cursor begin with the second look: with
+ * two workers that take 500 at a time, every other claim took two statements otherwise (1.2 to 1.36 of the rate).
+ */
+const WIDE_CLAIMS = 8;
+
 // locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody. See the function.
 // always a row.
 const CLAIM = `
@@ -139,7 +147,9 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
   const claimed: ClaimedJob[] = [];
   // Once is the rule. When rivals hold every candidate that was looked at, there may be more behind them; and when there
   // was no more to do from where the last claim ended, only a look everywhere tells whether there is none at all.
-  for (const [tries, spare] of SPARE_CANDIDATES.entries()) {
+  const isWide = cursor !== undefined && cursor.wideClaims > 0;
+  if (isWide) cursor.wideClaims--;
+  for (const [tries, spare] of SPARE_CANDIDATES.slice(isWide ? 1 : 0).entries()) {
     const wanted = limit - claimed.length;
     // One token for all: the fence compares the job, the run and the attempt besides.
     const leaseToken = crypto.randomUUID();
@@ -164,7 +174,9 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
     for (const row of rows) if (row["job_id"] !== null) claimed.push(decodeClaimedJob(row, leaseToken));
     if (cursor !== undefined) cursor.position = readOptionalText(first, "next_position");
     if (claimed.length >= limit) break;
-    if (readBoolean(first, "is_everywhere") && readInteger(first, "candidate_count") < wanted + spare) break;
+    const areRivalsAhead = readInteger(first, "candidate_count") >= wanted + spare;
+    if (areRivalsAhead && cursor !== undefined) cursor.wideClaims = WIDE_CLAIMS;
+    if (readBoolean(first, "is_everywhere") && !areRivalsAhead) break;
   }
   return claimed;
 }

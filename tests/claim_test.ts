@@ -184,3 +184,29 @@ Deno.test("a claim looks past the jobs that a rival is claiming", async () => {
     assert.equal((await claimJobs(sql, { ...TYPES, limit: 1 })).length, 1);
   });
 });
+
+Deno.test("a claim that rivals forced to look twice makes the next ones of its cursor look far at once", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  await enqueueJobs(sql, Array.from({ length: 300 }, () => request()));
+  const cursor = createClaimCursor();
+  let statements = 0;
+  const counted = {
+    query: async (text: string, values: readonly unknown[] = []) => {
+      statements++;
+      return await sql.unsafe(text, [...values] as never[]);
+    },
+  };
+  const claim = async () => {
+    statements = 0;
+    assert.equal((await claimJobs(counted, { ...TYPES, limit: 2, cursor })).length, 2);
+    return statements;
+  };
+  await sql.begin(async (rival) => {
+    await claimJobs(rival, { ...TYPES, limit: 100 });
+    const counts: number[] = [];
+    for (let n = 0; n < 10; n++) counts.push(await claim());
+    assert.deepEqual(counts, [2, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+  });
+  for (let n = 0; n < 10; n++) assert.equal(await claim(), 1);
+});
