@@ -87,22 +87,28 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
     announcer.reaped(job);
   }
 
-  /** Repeats a statement while it finds as much as it may. */
-  async function inBatches(limit: number, statement: () => Promise<number>): Promise<number> {
-    let total = 0;
-    for (let count = limit; count === limit && !signal.aborted;) {
-      count = await answered(statement(), signal);
-      total += count;
+  async function expireGates(): Promise<void> {
+    for (let count = BATCH; count === BATCH && !signal.aborted;) {
+      count = await answered(expireWorkflowGates(db, { limit: BATCH }), signal);
+      expiredGates += count;
     }
-    return total;
   }
 
-  async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<void> {
-    deletedRuns += await inBatches(RUN_BATCH, () => {
-      const { olderThanMs, expiresIdempotencyKeys = false } = rule;
-      return deleteFinishedWorkflowRuns(db, { olderThanMs, expiresIdempotencyKeys, limit: RUN_BATCH });
-    });
-    deleted += await inBatches(BATCH, () => deleteFinishedJobs(db, { ...rule, limit: BATCH }));
+  /**
+   * Removes a batch of each and says whether there may be more: the first time there may be millions, and leases that run
+   * out meanwhile must not wait for all of them.
+   */
+  async function removeOld(rule: Omit<DeleteFinishedJobsOptions, "limit">): Promise<boolean> {
+    const { olderThanMs, expiresIdempotencyKeys = false } = rule;
+    const runs = await answered(
+      deleteFinishedWorkflowRuns(db, { olderThanMs, expiresIdempotencyKeys, limit: RUN_BATCH }),
+      signal,
+    );
+    deletedRuns += runs;
+    if (signal.aborted) return false;
+    const jobs = await answered(deleteFinishedJobs(db, { ...rule, limit: BATCH }), signal);
+    deleted += jobs;
+    return runs === RUN_BATCH || jobs === BATCH;
   }
 
   await runLoop({
@@ -113,8 +119,8 @@ export async function runReaper(db: Queryable, options: ReaperOptions): Promise<
     maxBackoffMs: 30_000,
     round: async () => {
       await reapAll();
-      expiredGates += await inBatches(BATCH, () => expireWorkflowGates(db, { limit: BATCH }));
-      if (retention !== undefined) await removeOld(retention);
+      await expireGates();
+      if (retention !== undefined && !signal.aborted && await removeOld(retention)) return 0;
     },
   });
   await announcer.drain();

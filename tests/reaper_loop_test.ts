@@ -86,3 +86,36 @@ Deno.test("retention removes old jobs after each round, and only if it was asked
   assert.deepEqual(await removing, { reaped: 0, expiredGates: 0, deleted: 3, deletedRuns: 0 });
   assert.equal(await count(), 0);
 });
+
+Deno.test("a lease that runs out while retention has much to remove is reaped before all of it is removed", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "old" });
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(db.sql);
+  await enqueueJobs(db.sql, Array.from({ length: 1600 }, (_, n) => job.request(n)));
+  await db.sql`
+    update runledger.job_queue
+    set status = 'CANCELED', finished_at = clock_timestamp() - interval '1 day', status_reason = 'test'`;
+  const { jobId } = (await enqueueJobs(db.sql, [job.request("held")]))[0] ?? { jobId: "" };
+  await claimJobs(db.sql, { jobTypes: ["old"], workerId: "gone", limit: 1 });
+  const faulty = faultyDatabase(db.sql);
+  const { done: removed, count } = countdown(4);
+  let batches = 0;
+  let statusThen = "";
+  faulty.onStatement = async (text) => {
+    if (!text.includes("delete_finished_jobs")) return;
+    batches++;
+    if (batches === 2) {
+      await db.sql`update runledger.job_queue set lease_expires_at = clock_timestamp() where id = ${jobId}`;
+    }
+    if (batches === 3) statusThen = (await readJob(db.sql, jobId)).status;
+    count();
+  };
+  const stop = new AbortController();
+  const config = { ...CONFIG, reaperIntervalSeconds: 3600 };
+  const run = runReaper(faulty, { config, signal: stop.signal, retention: { olderThanMs: 3_600_000 } });
+  await removed;
+  stop.abort();
+  assert.deepEqual(await run, { reaped: 1, expiredGates: 0, deleted: 1600, deletedRuns: 0 });
+  assert.equal(statusThen, "PENDING");
+});
