@@ -3649,7 +3649,7 @@ with (fillfactor = 50, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scal
 
 -- Says that a worker sleeps and wants these job types, or, without a time, that it is awake.
 --
--- Locks: the worker's row; rows that nobody renews, skipping what others hold. Index: sleeping_workers_pkey; the table is
+-- Locks: the worker's row; then rows that nobody renews, skipping what others hold. Index: sleeping_workers_pkey; the table is
 -- as small as the number of workers.
 create function runledger.announce_sleep(sleeper_id text, wanted_types jsonb, sleep_ms integer) returns void
 language plpgsql
@@ -3663,13 +3663,6 @@ begin
     where sleeper.worker_id = sleeper_id;
     return;
   end if;
-  delete from runledger.sleeping_workers as sleeper
-  where sleeper.worker_id in (
-    select gone.worker_id
-    from runledger.sleeping_workers as gone
-    where gone.sleeps_until < clock_timestamp() - interval '1 minute'
-    for update skip locked
-  );
   insert into runledger.sleeping_workers as sleeper (worker_id, job_types, sleeps_until)
   values (
     sleeper_id, array(select jsonb_array_elements_text(wanted_types)),
@@ -3678,6 +3671,14 @@ begin
   on conflict (worker_id) do update
   set job_types = excluded.job_types,
     sleeps_until = excluded.sleeps_until;
+  -- Last: whoever waits for his own row, which somebody clears away, must not hold the rows of others.
+  delete from runledger.sleeping_workers as sleeper
+  where sleeper.worker_id in (
+    select gone.worker_id
+    from runledger.sleeping_workers as gone
+    where gone.sleeps_until < clock_timestamp() - interval '1 minute'
+    for update skip locked
+  );
 end
 $fn$;
 

@@ -155,6 +155,31 @@ Deno.test("nobody notifies unless a worker sleeps that wants the job, and the jo
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "its time is over");
 });
 
+Deno.test("workers that come back at once and clear away each other's rows do not block each other", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  await sql`
+    insert into runledger.sleeping_workers (worker_id, job_types, sleeps_until)
+    select worker_id, array['a'], clock_timestamp() - interval '1 hour'
+    from unnest(array['first', 'second']) as worker_id`;
+  let waiting: Promise<unknown> = Promise.resolve();
+  // The second one is about to clear away the row of the first one, who renews it, and then renews its own.
+  await sql.begin(async (tx) => {
+    await tx`select from runledger.sleeping_workers where worker_id = 'first' for update`;
+    waiting = sql`select runledger.announce_sleep('first', '["a"]', 60000)`.execute();
+    for (let isWaiting = false; !isWaiting;) {
+      const [row] = await tx`
+        select exists (
+          select from pg_locks where not granted and pg_backend_pid() = any (pg_blocking_pids(pid))
+        ) as is_waiting`;
+      isWaiting = row?.["is_waiting"] === true;
+    }
+    await tx`select runledger.announce_sleep('second', '["a"]', 60000)`;
+  });
+  await waiting;
+  assert.deepEqual(new Set(await sleepersOf(sql)), new Set(["first", "second"]));
+});
+
 Deno.test("a transaction wakes when it commits, once, and not when it is undone", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
