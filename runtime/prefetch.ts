@@ -4,15 +4,19 @@
  * @module
  */
 
+import { RunledgerError } from "@runledger/core";
 import { releaseJobs } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
 import type { HeldJob } from "./held_job.ts";
 import { errorFields } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { backoffMs, Waker } from "./loop.ts";
+import { backoffMs, Waker, within } from "./loop.ts";
 
 /** How long a claimed job may wait for a slot before another process gets a chance at it, in milliseconds. */
 const MAX_WAIT_MS = 2000;
+
+/** How long an answer is waited for, in milliseconds: meanwhile the leases are kept alive, and nobody runs the jobs. */
+const ANSWER_MS = 2000;
 
 /** How often claims that are left at the end are tried to be handed back. */
 const MAX_FAILURES = 3;
@@ -21,6 +25,8 @@ const MAX_FAILURES = 3;
 export interface PrefetchOptions {
   readonly db: Queryable;
   readonly logger: Logger;
+  /** Gives up what is not answered. */
+  readonly endSignal: AbortSignal;
   /** The job is no longer this process's. */
   readonly onHandedBack: (job: HeldJob) => void;
   /** Jobs that could not be handed back wait for a slot again. */
@@ -110,7 +116,13 @@ export class Prefetch {
   async #handBack(jobs: readonly HeldJob[], reason: string): Promise<number> {
     const unstarted = jobs.filter(({ phase }) => phase === "prefetched");
     if (unstarted.length === 0) return 0;
-    const released = await releaseJobs(this.#options.db, unstarted.map(({ claim }) => claim), { reason });
+    const { db, endSignal } = this.#options;
+    // Should it be applied later, the fence refuses what is written for these jobs.
+    const released = await within(releaseJobs(db, unstarted.map(({ claim }) => claim), { reason }), {
+      timeoutMs: ANSWER_MS,
+      signal: endSignal,
+      late: () => new RunledgerError("db.unavailable", { internalMessage: "a hand-back was not answered in time" }),
+    });
     for (const job of unstarted) this.#options.onHandedBack(job);
     return released.length;
   }

@@ -91,6 +91,7 @@ class Worker {
     this.#prefetch = new Prefetch({
       db,
       logger: this.#logger,
+      endSignal: this.#end.signal,
       onHandedBack: (job) => this.#forget(job),
       onKept: () => this.#startPrefetched(),
     });

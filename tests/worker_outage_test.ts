@@ -5,16 +5,19 @@
  */
 
 import { defineJob } from "@runledger/core";
-import { enqueueJobs } from "@runledger/postgres";
+import { claimJobs, enqueueJobs } from "@runledger/postgres";
 import { JobCatalog, Supervisor } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import postgres from "postgres";
+import { HeldJob } from "../runtime/held_job.ts";
+import { Prefetch } from "../runtime/prefetch.ts";
 import { openTestDatabase } from "./support/database.ts";
 import {
   endedJobs,
   enqueue,
   eventTypes,
   faultyDatabase,
+  gate,
   readJob,
   recordingLogger,
   startWorker,
@@ -104,4 +107,32 @@ Deno.test("a settlement whose answer is lost is repeated, and stays what it was"
   assert.equal((await readJob(db.sql, jobId)).output, "kept");
   assert.deepEqual(await eventTypes(db.sql, jobId), ["ENQUEUED", "LEASED", "SUCCEEDED"]);
   assert.ok(!worker.logger.lines.some((line) => line.includes("the lease on a job was lost")));
+});
+
+Deno.test("claims whose hand-back is never answered wait for a slot again", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "ahead" });
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(db.sql);
+  await enqueue(db.sql, job.request({}));
+  const [claim] = await claimJobs(db.sql, { jobTypes: ["ahead"], workerId: "w", limit: 1 });
+  assert.ok(claim);
+  const mute = faultyDatabase(db.sql);
+  mute.onStatement = () => new Promise<never>(() => {});
+  const kept = gate();
+  const prefetch = new Prefetch({
+    db: mute,
+    logger: recordingLogger(),
+    endSignal: new AbortController().signal,
+    onHandedBack: () => assert.fail("it is not known to be handed back"),
+    onKept: () => kept.open(),
+  });
+  const now = performance.now();
+  const held = new HeldJob(claim, now, now + 60_000);
+  prefetch.push(held);
+  assert.equal(prefetch.check(now).isSlow, false);
+  assert.equal(prefetch.check(prefetch.deadline(now)).isSlow, true);
+  assert.equal(prefetch.size, 0);
+  await kept.opened;
+  assert.equal(prefetch.shift(), held);
 });
