@@ -4,13 +4,14 @@
  * @module
  */
 
-import { boundedText, decodeJson, encodeJson, isBlankText } from "@runledger/core";
+import { boundedText, decodeJson, encodeJson, isBlankText, RunledgerError } from "@runledger/core";
 import type { JsonValue } from "@runledger/core";
 import { appendJobLogs, JOB_LOG_LEVELS, MAX_LOG_MESSAGE_BYTES } from "@runledger/postgres";
 import type { JobLogEntry, JobLogLevel, Queryable } from "@runledger/postgres";
 import type { HeldJob } from "./held_job.ts";
 import { errorFields } from "./logger.ts";
 import type { Logger } from "./logger.ts";
+import { within } from "./loop.ts";
 
 /** The most lines that one statement takes. */
 const MAX_BATCH = 500;
@@ -34,16 +35,26 @@ interface WaitingLine {
 export class JobLogBuffer {
   readonly #db: Queryable;
   readonly #logger: Logger;
+  readonly #answerMs: number;
+  readonly #over = new AbortController();
   readonly #waiting: WaitingLine[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending: Promise<void> | undefined;
   #dropped = 0;
   #isClosed = false;
 
-  /** Starts empty, without a timer. */
-  constructor(db: Queryable, logger: Logger) {
+  /**
+   * Starts empty, without a timer.
+   *
+   * @param db A pool.
+   * @param logger Where it reports.
+   * @param answerMs How long a statement may go unanswered before its lines are sent once more, in milliseconds: outcomes
+   * wait for it.
+   */
+  constructor(db: Queryable, logger: Logger, answerMs: number) {
     this.#db = db;
     this.#logger = logger;
+    this.#answerMs = answerMs;
   }
 
   /** Takes a line. Never throws. */
@@ -113,6 +124,7 @@ export class JobLogBuffer {
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#timer);
+    this.#over.abort();
   }
 
   async #send(): Promise<void> {
@@ -133,7 +145,12 @@ export class JobLogBuffer {
     this.#waiting.unshift(...held);
     if (batch.length === 0) return;
     try {
-      await appendJobLogs(this.#db, batch.map(({ entry }) => entry));
+      await within(appendJobLogs(this.#db, batch.map(({ entry }) => entry)), {
+        timeoutMs: this.#answerMs,
+        signal: this.#over.signal,
+        late: () =>
+          new RunledgerError("db.unavailable", { internalMessage: "log lines were not answered for in time" }),
+      });
     } catch (error) {
       this.#waiting.unshift(...batch);
       throw error;

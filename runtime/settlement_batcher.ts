@@ -12,7 +12,7 @@ import type { HeldJob } from "./held_job.ts";
 import type { JobLogBuffer } from "./job_log_buffer.ts";
 import { errorFields } from "./logger.ts";
 import type { Logger } from "./logger.ts";
-import { backoffMs, Waker } from "./loop.ts";
+import { backoffMs, Waker, within } from "./loop.ts";
 
 /** The most outcomes that one statement takes. */
 const MAX_BATCH = 500;
@@ -25,6 +25,12 @@ const MAX_BACKOFF_MS = 5000;
  * transaction may hold a row of it.
  */
 const STUCK_MS = 1000;
+
+/**
+ * The most statements that may be unanswered and given up: each has a connection, which a dead one does not give back, and
+ * one that waits for a lock only later.
+ */
+const MAX_GIVEN_UP = 4;
 
 /** The most statements under way at once. */
 const MAX_LANES = 4;
@@ -52,6 +58,11 @@ export interface SettlementBatcherOptions {
   readonly db: Queryable;
   readonly logs: JobLogBuffer;
   readonly logger: Logger;
+  /**
+   * How long a statement may go unanswered before its outcomes are written once more, in milliseconds: heartbeats would keep
+   * the leases of its jobs for ever. The fence takes them once.
+   */
+  readonly answerMs: number;
   /** Whether anybody wants to hear what the end of a step led to. */
   readonly tellsRelease: () => boolean;
   /** An answer came: the outcome is posted, or it was refused. */
@@ -79,8 +90,10 @@ export class SettlementBatcher {
   /** When each statement under way was sent. */
   readonly #underWay = new Map<number, number>();
   #statements = 0;
+  #givenUp = 0;
   #isClosed = false;
   #isScheduled = false;
+  readonly #over = new AbortController();
   #onIdle: (() => void) | undefined;
 
   /** Starts empty. */
@@ -133,6 +146,7 @@ export class SettlementBatcher {
     this.#isClosed = true;
     this.#queue = [];
     for (const waker of this.#waits) waker.wake();
+    this.#over.abort();
   }
 
   async #runLane(): Promise<void> {
@@ -168,8 +182,12 @@ export class SettlementBatcher {
     try {
       this.#underWay.set(statement, performance.now());
       if (!this.#options.logs.isEmpty) await this.#flushLogs();
-      answers = await settleJobs(this.#options.db, batch.map(settlementOf), {
-        tellsRelease: this.#options.tellsRelease(),
+      const { db, answerMs, tellsRelease } = this.#options;
+      answers = await within(settleJobs(db, batch.map(settlementOf), { tellsRelease: tellsRelease() }), {
+        timeoutMs: answerMs,
+        signal: this.#over.signal,
+        late: () =>
+          new RunledgerError("db.commit_unknown", { internalMessage: "a settlement was not answered in time" }),
       });
     } catch (error) {
       this.#underWay.delete(statement);
@@ -186,6 +204,22 @@ export class SettlementBatcher {
     }
   }
 
+  /** Waits for a statement, but not for ever, unless so many were given up that another one might be one too many. */
+  #answerOf(statement: Promise<readonly SettledJob[]>): Promise<readonly SettledJob[]> {
+    let isLate = false;
+    const late = () => {
+      isLate = true;
+      this.#givenUp++;
+      return new RunledgerError("db.commit_unknown", { internalMessage: "a settlement was not answered in time" });
+    };
+    const onAnswer = () => {
+      if (isLate) this.#givenUp--;
+    };
+    statement.then(onAnswer, onAnswer);
+    const timeoutMs = this.#givenUp < MAX_GIVEN_UP ? this.#options.answerMs : Infinity;
+    return within(statement, { timeoutMs, signal: this.#over.signal, late });
+  }
+
   /** Lines go before the outcome, since a settled job takes none. They do not hold outcomes up twice. */
   async #flushLogs(): Promise<void> {
     try {
@@ -197,6 +231,7 @@ export class SettlementBatcher {
   }
 
   async #recover(batch: readonly HeldJob[], error: unknown): Promise<void> {
+    if (this.#isClosed) return;
     // An error without a code is thrown by what a handler returned, such as its `toJSON`.
     const code = isRunledgerError(error) ? error.code : "job.invalid_outcome";
     const middle = batch.length >> 1;
@@ -224,7 +259,6 @@ export class SettlementBatcher {
       waitMs,
       ...errorFields(error),
     });
-    if (this.#isClosed) return;
     const waker = new Waker();
     this.#waits.add(waker);
     await waker.wait(waitMs);

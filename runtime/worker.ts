@@ -113,11 +113,12 @@ class Worker {
       onClaimed: (claimed, sentAt) => this.#accept(claimed, sentAt),
     });
     this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
-    this.#logs = new JobLogBuffer(db, this.#logger);
+    this.#logs = new JobLogBuffer(db, this.#logger, this.#leaseMs / 3);
     this.#batcher = new SettlementBatcher({
       db,
       logs: this.#logs,
       logger: this.#logger,
+      answerMs: this.#leaseMs,
       tellsRelease: () => this.#announcer.tellsRelease,
       onAnswer: (job, outcome, answer) => this.#onAnswer(job, outcome, answer),
       onUnstorable: (job, error) => this.#onUnstorable(job, error),

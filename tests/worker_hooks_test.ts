@@ -175,15 +175,15 @@ Deno.test("hooks of steps and runs hear what a settlement led to, in order", asy
   await using _worker = startWorker(db.sql, catalog);
   const { runId } = await catalog.enqueueWorkflowRun(db.sql, run);
   assert.deepEqual(await finished.opened, { runId, workflowType: "heard", status: "COMPLETED_WITH_ERRORS" });
-  assert.deepEqual(heard, [
-    "first started 1",
+  // A claim that was under way may bring what a settlement made due before that settlement is answered.
+  const isStart = (line: string) => line.includes(" started ");
+  assert.deepEqual(heard.filter(isStart), ["first started 1", "second started 1", "second started 2"]);
+  assert.deepEqual(heard.filter((line) => !isStart(line)), [
     'first succeeded {"ok":true}',
     "job enqueued bad",
     "second enqueued ENQUEUED bad",
-    "second started 1",
     "second failed job.handler_threw false",
     "second retry",
-    "second started 2",
     "second failed job.handler_threw true",
     "second dead",
     "never canceled undefined",

@@ -136,3 +136,24 @@ Deno.test("claims whose hand-back is never answered wait for a slot again", asyn
   await kept.opened;
   assert.equal(prefetch.shift(), held);
 });
+
+for (
+  const [what, statement] of Object.entries({ settlement: "settle_jobs", "batch of log lines": "runledger.job_logs" })
+) {
+  Deno.test(`a ${what} that is never answered is sent again, and the job ends`, async () => {
+    await using db = await openTestDatabase();
+    const job = defineJob({ type: "told" });
+    const catalog = new JobCatalog().handle(job, (_payload, context) => context.log("info", "a line"));
+    await catalog.sync(db.sql);
+    const mute = faultyDatabase(db.sql);
+    let sent = 0;
+    mute.onStatement = (text) => text.includes(statement) && ++sent === 1 ? new Promise<never>(() => {}) : undefined;
+    const jobId = await enqueue(db.sql, job.request({}));
+    const ended = endedJobs(catalog, 1);
+    await using worker = startWorker(mute, catalog);
+    await ended;
+    await worker.stop();
+    assert.equal((await readJob(db.sql, jobId)).status, "SUCCEEDED");
+    assert.ok(sent >= 2);
+  });
+}
