@@ -18,9 +18,10 @@ import type { PrismaTransaction } from "../../examples/support/prisma_client.ts"
 import { endPool, holdTransaction, quietPool } from "./drivers.ts";
 import type { TestDriver } from "./drivers.ts";
 
-/** A client whose connection breaks while nobody listens to it ends the process; the ORMs do not listen. */
+/** A client whose connection breaks while nobody listens to it or its pool ends the process; the ORMs do not listen. */
 function openPool(url: string): pg.Pool {
   const pool = new pg.Pool({ connectionString: url, idleTimeoutMillis: 0, max: 2 });
+  pool.on("error", () => {});
   pool.on("connect", (client) => client.on("error", () => {}));
   return pool;
 }
