@@ -58,9 +58,9 @@ export async function openBenchServer(): Promise<BenchServer> {
   };
   // The server outlives its starter, so Ctrl-C must not be the end.
   const interrupt = () => void stop().finally(() => process.exit(130));
-  process.once("SIGINT", interrupt);
+  process.once("SIGINT", interrupt).once("SIGTERM", interrupt);
   return await serverAt(server.url, async () => {
-    process.off("SIGINT", interrupt);
+    process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
     await stop();
   });
 }
