@@ -59,10 +59,16 @@ export class Prefetch {
     this.#jobs.push(job);
   }
 
-  /** Takes the first that is still this process's. */
-  shift(): HeldJob | undefined {
-    for (let job = this.#jobs.shift(); job !== undefined; job = this.#jobs.shift()) {
-      if (job.phase === "prefetched") return job;
+  /** Takes the first that is still this process's and may start. */
+  take(mayStart: (job: HeldJob) => boolean): HeldJob | undefined {
+    for (let index = 0; index < this.#jobs.length;) {
+      const job = this.#jobs[index];
+      if (job?.phase === "prefetched" && !mayStart(job)) {
+        index++;
+        continue;
+      }
+      this.#jobs.splice(index, 1);
+      if (job?.phase === "prefetched") return job;
     }
   }
 

@@ -61,6 +61,10 @@ class Worker {
   readonly #held = new Set<HeldJob>();
   /** Everything that takes a slot, whether or not its outcome is known. */
   readonly #running = new Set<HeldJob>();
+  /** Started and not over, by the job's id. */
+  readonly #attempts = new Map<string, HeldJob>();
+  /** Whether a next attempt waits until it is known how the one before ended. */
+  #isAttemptWaiting = false;
   /** Claimed and waiting for a slot. */
   readonly #prefetch: Prefetch;
 
@@ -203,10 +207,17 @@ class Worker {
 
   #startPrefetched(): void {
     while (!this.#isStopping && this.#running.size < this.#config.maxGlobalConcurrency) {
-      const job = this.#prefetch.shift();
+      const job = this.#prefetch.take((job) => this.#mayStart(job));
       if (job === undefined) return;
       this.#start(job);
     }
+  }
+
+  /** A claim may answer before the settlement of the attempt before, whose end the hooks hear first. */
+  #mayStart({ claim }: HeldJob): boolean {
+    if (!this.#attempts.has(claim.jobId)) return true;
+    this.#isAttemptWaiting = true;
+    return false;
   }
 
   // One job
@@ -214,6 +225,7 @@ class Worker {
   #start(job: HeldJob): void {
     const registered = this.#catalog.get(job.claim.jobType);
     job.phase = "running";
+    this.#attempts.set(job.claim.jobId, job);
     job.timeoutAt = performance.now() + job.claim.timeoutSeconds * 1000;
     this.#watch.expect(job.timeoutAt);
     this.#running.add(job);
@@ -337,6 +349,12 @@ class Worker {
   #forget(job: HeldJob): void {
     job.phase = "over";
     this.#held.delete(job);
+    if (this.#attempts.get(job.claim.jobId) === job) this.#attempts.delete(job.claim.jobId);
+    if (this.#isAttemptWaiting) {
+      this.#isAttemptWaiting = false;
+      // What is being forgotten is told first.
+      queueMicrotask(() => this.#startPrefetched());
+    }
     this.#claims.onRoom();
   }
 

@@ -6,6 +6,7 @@
 
 import { callOff, defineJob, JobFailure, WorkflowDagBuilder } from "@runledger/core";
 import { atomically, claimJobs, enqueueWorkflowRun, listJobLogs } from "@runledger/postgres";
+import type { StatementValue } from "@runledger/postgres";
 import { JobCatalog, runReaper } from "@runledger/runtime";
 import assert from "node:assert/strict";
 import { openTestDatabase } from "./support/database.ts";
@@ -76,6 +77,40 @@ Deno.test("hooks hear each step of a job in order, after it was committed", asyn
   assert.deepEqual(heard, expected);
   // Each hook reads for itself, so the answers come in any order.
   assert.deepEqual(statuses.toSorted(), ["CANCELED", "DEAD_LETTERED", "SUCCEEDED"]);
+});
+
+Deno.test("an attempt starts after the hooks heard how the one before ended, however late the answer comes", async () => {
+  await using db = await openTestDatabase();
+  const { sql } = db;
+  const job = defineJob({ type: "again", maxAttempts: 3, retry: { kind: "fixed", delayMs: 0 } });
+  const heard: string[] = [];
+  const catalog = new JobCatalog().handle(job, (_payload, { attempt }) => {
+    if (attempt < 3) throw new Error("again");
+  });
+  catalog
+    .onJobStarted(({ attempt }) => heard.push(`started ${attempt}`))
+    .onJobFailed(({ attempt }) => heard.push(`failed ${attempt}`))
+    .onJobSucceeded(({ attempt }) => heard.push(`succeeded ${attempt}`));
+  await catalog.sync(sql);
+  // Each settlement is committed at once and answered when the next attempt was claimed, by which the answer is late.
+  const late = {
+    query: async (text: string, values: readonly StatementValue[] = []) => {
+      const result = await sql.unsafe(text, [...values]);
+      if (!text.includes("settle_jobs")) return result;
+      const [row] = await sql`select status from runledger.job_queue`;
+      for (let status = row?.["status"]; status === "PENDING";) {
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        status = (await sql`select status from runledger.job_queue`)[0]?.["status"];
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      return result;
+    },
+  };
+  const ended = endedJobs(catalog, 1);
+  await using _worker = startWorker(late, catalog, { config: { pollIntervalMs: 5 } });
+  await enqueue(sql, job.request(null));
+  await ended;
+  assert.deepEqual(heard, ["started 1", "failed 1", "started 2", "failed 2", "started 3", "succeeded 3"]);
 });
 
 Deno.test("hooks that throw, reject or hang are reported and change nothing", async () => {
