@@ -199,6 +199,8 @@ Deno.test("a claim that rivals forced to look twice makes the next ones of its c
   };
   const claim = async () => {
     statements = 0;
+    // Where a scan was slow, the claim would begin at a position and perhaps look everywhere after that.
+    cursor.position = undefined;
     assert.equal((await claimJobs(counted, { ...TYPES, limit: 2, cursor })).length, 2);
     return statements;
   };
