@@ -172,9 +172,8 @@ export interface BulkOptions extends OperatorNote {
   readonly scope: Scope;
 }
 
-// locks: the workflow runs of the jobs, by id; then the jobs by id, not their keys. Those that were changed before are not
-// locked. index: job_queue_pkey, workflow_runs_pkey. always a row for each job asked for.
-const CANCEL_MANY = `
+// The jobs that were asked for, and those of them that are in scope as they stand, unlocked. index: job_queue_pkey.
+const ASKED_AND_FOUND = `
 with asked as materialized (
   select asked.id, asked.event_seq
   from jsonb_to_recordset($1::text::jsonb) as asked (id uuid, event_seq integer)
@@ -184,7 +183,11 @@ found as materialized (
   from runledger.job_queue as queue
   where queue.id = any (array(select asked.id from asked))
     and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
-),
+)`;
+
+// locks: the workflow runs of the jobs, by id; then the jobs by id, not their keys. Those that were changed before are not
+// locked. index: job_queue_pkey, workflow_runs_pkey. always a row for each job asked for.
+const CANCEL_MANY = `${ASKED_AND_FOUND},
 fit as materialized (
   select found.id, found.workflow_run_id, asked.event_seq
   from found
@@ -266,17 +269,7 @@ export interface RequeueJobsOptions extends BulkOptions {
 
 // locks: the jobs by id, only those that can be requeued and were not changed before. index: job_queue_pkey.
 // always a row for each job asked for.
-const REQUEUE_MANY = `
-with asked as materialized (
-  select asked.id, asked.event_seq
-  from jsonb_to_recordset($1::text::jsonb) as asked (id uuid, event_seq integer)
-),
-found as materialized (
-  select queue.id, queue.event_seq, queue.status, queue.workflow_run_id
-  from runledger.job_queue as queue
-  where queue.id = any (array(select asked.id from asked))
-    and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
-),
+const REQUEUE_MANY = `${ASKED_AND_FOUND},
 fit as materialized (
   select found.id, asked.event_seq
   from found

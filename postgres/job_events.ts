@@ -54,7 +54,7 @@ const EVENTS: KeysetList<ListedJobEvent> = {
   from runledger.job_events as event
   where event.job_id = page.key_1
     and event.seq = page.key_2`,
-  decode: decodeEvent,
+  decode: decodeListedEvent,
 };
 
 /**
@@ -87,7 +87,8 @@ export async function listJobEvents(
   return await readPage(db, EVENTS, { source, bound, options });
 }
 
-function decodeEvent(row: Row): ListedJobEvent {
+/** Reads one event, with what its payload says. */
+export function decodeListedEvent(row: Row): ListedJobEvent {
   const event = {
     jobId: readText(row, "job_id"),
     seq: readInteger(row, "seq"),

@@ -4,19 +4,9 @@
  * @module
  */
 
-import { decodeJobEventDetails, isUuid, MAX_INTEGER, RunledgerError } from "@runledger/core";
-import {
-  present,
-  readBoolean,
-  readInstant,
-  readInteger,
-  readJobEventType,
-  readJson,
-  readOptionalInteger,
-  readOptionalJobStage,
-  readOptionalText,
-  readText,
-} from "./_rows.ts";
+import { isUuid, MAX_INTEGER, RunledgerError } from "@runledger/core";
+import { present, readBoolean, readInteger, readOptionalText, readText } from "./_rows.ts";
+import { decodeListedEvent } from "./job_events.ts";
 import type { ListedJobEvent } from "./job_events.ts";
 import { assertLimit } from "./job_reap.ts";
 import { runStatement } from "./queryable.ts";
@@ -297,21 +287,8 @@ function isWholeSnapshot(text: string): boolean {
 }
 
 function decodeEntry(row: Row): LedgerEntry {
-  const event = {
-    jobId: readText(row, "job_id"),
-    seq: readInteger(row, "seq"),
-    runNumber: readInteger(row, "run_number"),
-    attempt: readOptionalInteger(row, "attempt"),
-    eventType: readJobEventType(row, "event_type"),
-    stage: readOptionalJobStage(row, "stage"),
-    progressDone: readOptionalInteger(row, "progress_done"),
-    progressTotal: readOptionalInteger(row, "progress_total"),
-    payload: row["payload"] === null ? null : readJson(row, "payload"),
-    occurredAt: readInstant(row, "occurred_at"),
-  };
   return present({
-    ...event,
-    details: decodeJobEventDetails(event),
+    ...decodeListedEvent(row),
     jobType: readText(row, "job_type"),
     organizationId: readOptionalText(row, "organization_id"),
     workflowRunId: readOptionalText(row, "workflow_run_id"),

@@ -46,6 +46,14 @@ async function sleepersOf(db: Queryable): Promise<readonly string[]> {
   return rows.map((row) => row.worker_id);
 }
 
+/** A handle whose statements can be counted, and that can listen. */
+function listeningDatabase(sql: postgres.Sql) {
+  return Object.assign(faultyDatabase(sql), {
+    exec: (text: string) => sql.unsafe(text),
+    listen: async (channel: string, onNotify: () => void) => (await sql.listen(channel, onNotify)).unlisten,
+  });
+}
+
 async function assertWakes(db: Queryable, enqueueing: Queryable = db): Promise<void> {
   const catalog = new JobCatalog().handle(job, () => {});
   await catalog.sync(enqueueing);
@@ -313,10 +321,7 @@ Deno.test("a worker that is woken for jobs that others took looks less often", a
   const { sql } = database;
   const catalog = new JobCatalog().handle(job, () => {});
   await catalog.sync(sql);
-  const counted = Object.assign(faultyDatabase(sql), {
-    exec: (text: string) => sql.unsafe(text),
-    listen: async (channel: string, onNotify: () => void) => (await sql.listen(channel, onNotify)).unlisten,
-  });
+  const counted = listeningDatabase(sql);
   let claims = 0;
   counted.onStatement = (text) => text.includes("claim_jobs") ? void claims++ : undefined;
   await using _worker = startWorker(counted, catalog, { config: { pollIntervalMs: 10_000, leaseTtlSeconds: 60 } });
@@ -338,10 +343,7 @@ Deno.test("an idle worker sends at most three statements a second", async () => 
   const catalog = new JobCatalog().handle(job, () => {});
   await catalog.sync(sql);
   // With the default settings, and a listener of its own.
-  const counted = Object.assign(faultyDatabase(sql), {
-    exec: (text: string) => sql.unsafe(text),
-    listen: async (channel: string, onNotify: () => void) => (await sql.listen(channel, onNotify)).unlisten,
-  });
+  const counted = listeningDatabase(sql);
   let statements = 0;
   counted.onStatement = () => void statements++;
   await using _worker = startWorker(counted, catalog, { config: { pollIntervalMs: 500, leaseTtlSeconds: 60 } });

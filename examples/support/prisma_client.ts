@@ -85,4 +85,5 @@ export const PrismaClient = getPrismaClient({
     },
     importName: "./query_compiler_fast_bg.js",
   },
+  // The runtime makes the class from what it is given, so its type cannot tell the methods of this client.
 }) as unknown as new (options: { readonly adapter: PrismaPg }) => PrismaClient;
