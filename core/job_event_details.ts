@@ -6,8 +6,8 @@
 
 import { REQUEUE_KINDS } from "./job_event.ts";
 import type { JobEvent, RequeueKind } from "./job_event.ts";
-import { JOB_FAILURE_KINDS } from "./job_outcome.ts";
-import type { JobFailureKind } from "./job_outcome.ts";
+import { JOB_FAILURE_KINDS } from "./job_failure.ts";
+import type { JobFailureKind } from "./job_failure.ts";
 import type { JsonValue } from "./json.ts";
 
 /** Why no retry followed a failure. */

@@ -2,23 +2,18 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { isRunledgerError } from "./errors.ts";
+import { callOff, complete, continueAfter, continueNow, isJobCompletion, snooze } from "./job_completion.ts";
 import {
-  assertJobOutcome,
-  callOff,
-  complete,
-  continueAfter,
-  continueNow,
-  isJobCompletion,
   isJobFailure,
   isRetryableFailureKind,
   JOB_FAILURE_KINDS,
   JobFailure,
-  MAX_DELAY_MS,
   MAX_FAILURE_MESSAGE_BYTES,
-  snooze,
   storedFailure,
-} from "./job_outcome.ts";
+} from "./job_failure.ts";
+import { assertJobOutcome } from "./job_outcome.ts";
 import type { JobOutcome } from "./job_outcome.ts";
+import { MAX_DELAY_MS } from "./outcome_fields.ts";
 import { utf8Length } from "./stored_text.ts";
 
 const failure = { kind: "RETRYABLE", code: "mail.busy", message: "" } as const;

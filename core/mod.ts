@@ -39,44 +39,32 @@ export type {
 } from "./retry_policy.ts";
 
 // How an attempt ends: what handlers return and throw, and what settlement posts.
+export { callOff, complete, continueAfter, continueNow, isJobCompletion, snooze } from "./job_completion.ts";
+export type { CompletionMark, JobCompletion, SnoozeOptions } from "./job_completion.ts";
 export {
-  assertJobOutcome,
-  assertProgress,
-  callOff,
-  complete,
-  continueAfter,
-  continueNow,
-  isJobCompletion,
   isJobFailure,
   isRetryableFailureKind,
   JOB_FAILURE_KINDS,
   JobFailure,
-  MAX_DELAY_MS,
   MAX_FAILURE_CODE_BYTES,
   MAX_FAILURE_MESSAGE_BYTES,
-  MAX_REASON_BYTES,
   RETRYABLE_FAILURE_KINDS,
-  snooze,
   storedFailure,
-} from "./job_outcome.ts";
+} from "./job_failure.ts";
+export type { JobFailureKind, JobFailureOptions, RetryNotBefore, StoredFailure } from "./job_failure.ts";
+export { assertJobOutcome, assertProgress } from "./job_outcome.ts";
 export type {
   AttemptRecord,
   CanceledOutcome,
-  CompletionMark,
   ContinuedOutcome,
   FailedOutcome,
-  JobCompletion,
-  JobFailureKind,
-  JobFailureOptions,
   JobLease,
   JobOutcome,
   JobProgress,
-  RetryNotBefore,
   SnoozedOutcome,
-  SnoozeOptions,
-  StoredFailure,
   SucceededOutcome,
 } from "./job_outcome.ts";
+export { MAX_DELAY_MS, MAX_REASON_BYTES } from "./outcome_fields.ts";
 
 // The state machine of a job, and the ledger that it is replayed from.
 export {
@@ -98,8 +86,10 @@ export type { DeadLetterReason, JobEventDetails } from "./job_event_details.ts";
 // Workflows: runs, their steps and what they wait for.
 export { WorkflowDagBuilder } from "./workflow_dag_builder.ts";
 export type { WorkflowExternalStepOptions, WorkflowJobStepOptions } from "./workflow_dag_builder.ts";
-export { WorkflowRunEnqueueBuilder, WorkflowStepEnqueueBuilder } from "./workflow_enqueue_builders.ts";
-export type { WorkflowRunSetting, WorkflowStepSetting } from "./workflow_enqueue_builders.ts";
+export { WorkflowRunEnqueueBuilder } from "./workflow_run_enqueue_builder.ts";
+export type { WorkflowRunSetting } from "./workflow_run_enqueue_builder.ts";
+export { WorkflowStepEnqueueBuilder } from "./workflow_step_enqueue_builder.ts";
+export type { WorkflowStepSetting } from "./workflow_step_enqueue_builder.ts";
 export type {
   AnyWorkflowGraph,
   DeclaredStepKey,

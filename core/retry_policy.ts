@@ -6,7 +6,7 @@
 
 import { RunledgerError } from "./errors.ts";
 import { jobIdJitter } from "./id.ts";
-import { MAX_DELAY_MS } from "./job_outcome.ts";
+import { MAX_DELAY_MS } from "./outcome_fields.ts";
 
 /** Exact delays in milliseconds by failure code; they go before the rest of a policy. */
 export interface RetryDelayByCode {

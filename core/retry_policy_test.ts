@@ -1,7 +1,7 @@
 /// <reference lib="deno.ns" />
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { MAX_DELAY_MS } from "./job_outcome.ts";
+import { MAX_DELAY_MS } from "./outcome_fields.ts";
 import { assertRetryPolicy, defaultRetryDelayMs, retryDelayMs } from "./retry_policy.ts";
 import type { RetryPolicy } from "./retry_policy.ts";
 

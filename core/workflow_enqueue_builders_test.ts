@@ -1,8 +1,10 @@
 /// <reference lib="deno.ns" />
 import assert from "node:assert/strict";
-import { WorkflowRunEnqueueBuilder, WorkflowStepEnqueueBuilder } from "./workflow_enqueue_builders.ts";
-import type { WorkflowRunSetting, WorkflowStepSetting } from "./workflow_enqueue_builders.ts";
 import type { WorkflowRunRequest, WorkflowStepRequest } from "./workflow_run.ts";
+import { WorkflowRunEnqueueBuilder } from "./workflow_run_enqueue_builder.ts";
+import type { WorkflowRunSetting } from "./workflow_run_enqueue_builder.ts";
+import { WorkflowStepEnqueueBuilder } from "./workflow_step_enqueue_builder.ts";
+import type { WorkflowStepSetting } from "./workflow_step_enqueue_builder.ts";
 
 const organizationId = "0191d8a0-7c1e-7c3b-8f6a-1b2c3d4e5f60";
 

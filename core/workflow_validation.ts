@@ -6,7 +6,7 @@
 
 import { isRunledgerError } from "./errors.ts";
 import { isUuid } from "./id.ts";
-import { MAX_DELAY_MS } from "./job_outcome.ts";
+import { MAX_DELAY_MS } from "./outcome_fields.ts";
 import { MAX_IDEMPOTENCY_KEY_BYTES, MAX_INTEGER, MAX_JOB_TYPE_BYTES } from "./job_request.ts";
 import { ENQUEUE_STAGES } from "./job_status.ts";
 import { assertJsonValue } from "./json.ts";

@@ -1,7 +1,7 @@
 /// <reference lib="deno.ns" />
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { MAX_DELAY_MS } from "./job_outcome.ts";
+import { MAX_DELAY_MS } from "./outcome_fields.ts";
 import { MAX_INTEGER } from "./job_request.ts";
 import { isWorkflowBuildError } from "./workflow_build_error.ts";
 import type { WorkflowBuildProblem } from "./workflow_build_error.ts";

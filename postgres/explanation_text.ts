@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { ClaimOutlook, FailedAttempt, JobExplanation, JobVerdict } from "./job_explanation.ts";
+import type { ClaimOutlook } from "./claim_outlook.ts";
+import type { FailedAttempt, JobExplanation, JobVerdict } from "./job_explanation.ts";
 import type { LiveStep, LiveStepSituation } from "./job_situation.ts";
 import type { StepSample, WorkflowRunExplanation } from "./workflow_explanation.ts";
 

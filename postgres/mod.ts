@@ -128,16 +128,14 @@ export { getJobLineage, getWorkflowRunLineage } from "./lineage.ts";
 export type { JobDescent, WorkflowRunDescent } from "./lineage.ts";
 export { explainJob } from "./job_explanation.ts";
 export type {
-  AwaitedPrerequisite,
-  ClaimOutlook,
-  EndedStep,
   ExplainedStepPlace,
   FailedAttempt,
   JobExplanation,
   JobExplanationBase,
   JobVerdict,
-  UnsatisfiedPrerequisite,
 } from "./job_explanation.ts";
+export type { ClaimOutlook } from "./claim_outlook.ts";
+export type { AwaitedPrerequisite, EndedStep, UnsatisfiedPrerequisite } from "./step_prerequisites.ts";
 export type { LiveJobSituation, LiveStep, LiveStepSituation, OpenGate } from "./job_situation.ts";
 export { explainWorkflowRun } from "./workflow_explanation.ts";
 export type {

@@ -16,7 +16,7 @@ import type { Queryable, Row } from "./queryable.ts";
 import { nextFireAt, parseCron } from "./schedule_cron.ts";
 import { decodeSchedule, SCHEDULE_COLUMNS, scheduleName } from "./schedules.ts";
 import type { JobSchedule } from "./schedules.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** Whose schedule it must be, and what to record among the actions of operators. */
@@ -25,7 +25,7 @@ export interface ScheduleOperationOptions extends OperatorNote {
   readonly scope: Scope;
 }
 
-const IN_SCOPE = "($2::text = 'all' or schedule.organization_id is not distinct from $3::uuid)";
+const IN_SCOPE = inScope("schedule");
 
 // locks: the definition against being disabled, if the schedule is switched on; then the schedule.
 // index: job_schedules_name_unique, job_definitions_pkey. no row: no such schedule in scope.

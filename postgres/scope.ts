@@ -33,6 +33,11 @@ export function scopeValues(scope: Scope): readonly [kind: "all" | "one", organi
   return ["one", scope.organizationId];
 }
 
+/** The condition by which a statement filters a table, when the two parameters are its second and third. */
+export function inScope(table: string): string {
+  return `($2::text = 'all' or ${table}.organization_id is not distinct from $3::uuid)`;
+}
+
 /** Whose an idempotency key is: an organization's, or nobody's (`"global"`). The same key may be there for each. */
 export type KeyScope = Exclude<Scope, "all">;
 
