@@ -8,9 +8,8 @@
  */
 
 import { claimJobs, enqueueJobs, enqueueWorkflowRuns, settleJobs, upsertJobDefinitions } from "@runledger/postgres";
-import { writeFile } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import type postgres from "postgres";
+import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { openBenchServer } from "./support/server.ts";
 
 /** What one kind of work leaves behind, in bytes for each job or step. */
@@ -27,11 +26,8 @@ const PAYLOAD = { text: "x".repeat(100) };
 
 /** Runs the benchmark with the options of a command line. */
 export async function main(args: readonly string[]): Promise<void> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: { quick: { type: "boolean", default: false }, jobs: { type: "string" }, json: { type: "string" } },
-  });
-  const jobs = Number(values.jobs ?? (values.quick ? 1000 : 100_000));
+  const options = readBenchOptions(args, ["jobs"]);
+  const jobs = options.count("jobs", { quick: 1000, whole: 100_000 });
   await using server = await openBenchServer();
   const figures = [
     await measure(server, "jobs", jobs, enqueueDirectJobs),
@@ -43,8 +39,7 @@ export async function main(args: readonly string[]): Promise<void> {
     const parts = Object.entries(tableBytes).map(([table, bytes]) => `${table} ${bytes.toFixed(0)}`).join(", ");
     console.log(`| ${name} | ${totalBytes.toFixed(0)} | ${parts} | ${walBytes.toFixed(0)} |`);
   }
-  const report = { description: server.description, date: new Date().toISOString().slice(0, 10), jobs, figures };
-  if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);
+  await giveReport({ description: server.description, jobs, figures }, options.json);
 }
 
 async function measure(

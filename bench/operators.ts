@@ -7,12 +7,11 @@
  * @module
  */
 
-import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import postgres from "postgres";
 import { fillOperatorData } from "./operator_data.ts";
+import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { operatorReads } from "./support/operator_reads.ts";
 import { openBenchServer } from "./support/server.ts";
 
@@ -42,28 +41,16 @@ if (import.meta.main) await main(Deno.args);
 
 /** Runs the benchmark with the options of a command line. */
 export async function main(args: readonly string[]): Promise<void> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      quick: { type: "boolean", default: false },
-      filled: { type: "boolean", default: false },
-      jobs: { type: "string" },
-      rounds: { type: "string" },
-      only: { type: "string", default: "" },
-      json: { type: "string" },
-    },
-  });
-  const jobs = Number(values.jobs ?? (values.quick ? 3000 : 1_000_000));
-  const rounds = Number(values.rounds ?? (values.quick ? 1 : 100));
+  const options = readBenchOptions(args, ["jobs", "rounds"], ["filled"]);
+  const jobs = options.count("jobs", { quick: 3000, whole: 1_000_000 });
+  const rounds = options.count("rounds", { quick: 1, whole: 100 });
   const report = async (sql: postgres.Sql, description: string) => {
     const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${description}`;
     console.log(`${machine}\n${rounds} calls of each\n`);
-    const figures = await measureAll(sql, rounds, values.only);
-    const json = { machine, date: new Date().toISOString().slice(0, 10), jobs, rounds, figures };
-    if (values.json === undefined) console.log(`\n${JSON.stringify(json)}`);
-    else await writeFile(values.json, `${JSON.stringify(json, null, 2)}\n`);
+    const figures = await measureAll(sql, rounds, options.only);
+    await giveReport({ machine, jobs, rounds, figures }, options.json);
   };
-  if (values.filled) {
+  if (options.flags.has("filled")) {
     const sql = postgres(process.env.DATABASE_URL ?? "", { max: 1, onnotice: () => {} });
     await report(sql, "a database that was there");
     await sql.end();

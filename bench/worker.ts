@@ -8,10 +8,9 @@
  * @module
  */
 
-import { writeFile } from "node:fs/promises";
 import { availableParallelism, loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { median } from "./support/rounds.ts";
 import { openBenchServer } from "./support/server.ts";
 import type { BenchDatabase, BenchServer } from "./support/server.ts";
@@ -106,25 +105,16 @@ if (import.meta.main) await main(Deno.args);
 
 /** Runs the benchmark with the options of a command line. */
 export async function main(args: readonly string[]): Promise<void> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      quick: { type: "boolean", default: false },
-      rounds: { type: "string" },
-      jobs: { type: "string" },
-      only: { type: "string", default: "" },
-      json: { type: "string" },
-    },
-  });
+  const options = readBenchOptions(args, ["rounds", "jobs"]);
   const plan: Plan = {
-    rounds: Number(values.rounds ?? (values.quick ? 1 : 3)),
-    jobs: Number(values.jobs ?? (values.quick ? 200 : 100_000)),
-    lone: values.quick ? 3 : 100,
-    watchMs: values.quick ? 500 : 10_000,
-    settleMs: values.quick ? 500 : SETTLE_MS,
-    systems: values.quick ? DRAINED : [...DRAINED, ...DRAINED_ON_NODE],
-    drains: values.quick ? DRAINS.filter((_, index) => index === 0 || index === 3) : DRAINS,
-    only: values.only,
+    rounds: options.count("rounds", { quick: 1, whole: 3 }),
+    jobs: options.count("jobs", { quick: 200, whole: 100_000 }),
+    lone: options.quick ? 3 : 100,
+    watchMs: options.quick ? 500 : 10_000,
+    settleMs: options.quick ? 500 : SETTLE_MS,
+    systems: options.quick ? DRAINED : [...DRAINED, ...DRAINED_ON_NODE],
+    drains: options.quick ? DRAINS.filter((_, index) => index === 0 || index === 3) : DRAINS,
+    only: options.only,
   };
   await using server = await openBenchServer();
   const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${server.description}`;
@@ -163,17 +153,8 @@ export async function main(args: readonly string[]): Promise<void> {
     const megabytes = heapBytes.map((bytes) => (bytes / 1e6).toFixed(1));
     console.log(`\nHeap of one process after each ${plan.jobs} jobs, in MB: ${megabytes.join(", ")}`);
   }
-  const report = {
-    machine,
-    load: [loadBefore, loadavg()[0]],
-    date: new Date().toISOString().slice(0, 10),
-    plan,
-    figures,
-    latencies,
-    heapBytes,
-  };
-  if (values.json === undefined) console.log(`\n${JSON.stringify(report)}`);
-  else await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);
+  const load = [loadBefore, loadavg()[0]];
+  await giveReport({ machine, load, plan, figures, latencies, heapBytes }, options.json);
 }
 
 async function install(server: BenchServer, system: string): Promise<BenchDatabase> {

@@ -9,9 +9,8 @@
  */
 
 import type { ClaimedJob } from "@runledger/postgres";
-import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { parseArgs } from "node:util";
+import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { compare, median } from "./support/rounds.ts";
 import type { Comparison, Contestant } from "./support/rounds.ts";
 import { openBenchServer } from "./support/server.ts";
@@ -79,30 +78,19 @@ if (import.meta.main) await main(Deno.args);
 
 /** Runs the benchmark with the options of a command line. */
 export async function main(args: readonly string[]): Promise<void> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      quick: { type: "boolean", default: false },
-      rounds: { type: "string" },
-      scale: { type: "string" },
-      only: { type: "string", default: "" },
-      json: { type: "string" },
-    },
-  });
+  const options = readBenchOptions(args, ["rounds", "scale"]);
   const plan: Plan = {
-    rounds: Number(values.rounds ?? (values.quick ? 1 : 7)),
-    steps: values.quick ? 400 : 10_000,
-    width: values.quick ? 300 : 10_000,
-    scale: Number(values.scale ?? (values.quick ? 1000 : 100_000)),
-    only: values.only,
+    rounds: options.count("rounds", { quick: 1, whole: 7 }),
+    steps: options.quick ? 400 : 10_000,
+    width: options.quick ? 300 : 10_000,
+    scale: options.count("scale", { quick: 1000, whole: 100_000 }),
+    only: options.only,
   };
   await using server = await openBenchServer();
   const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${server.description}`;
   console.log(`${machine}\n${plan.rounds} rounds; rates and ratios are medians over the rounds\n`);
   const figures = await measureAll(server, plan);
-  const report = { machine, date: new Date().toISOString().slice(0, 10), plan, figures };
-  if (values.json === undefined) console.log(`\n${JSON.stringify(report)}`);
-  else await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);
+  await giveReport({ machine, plan, figures }, options.json);
 }
 
 async function measureAll(server: BenchServer, plan: Plan): Promise<readonly Figure[]> {
