@@ -24,7 +24,7 @@ import {
 } from "./support/worker_harness.ts";
 
 Deno.test("every job ends although all connections are cut again and again", async () => {
-  await using db = await openTestDatabase();
+  await using db = await openTestDatabase({ isCutOff: true });
   const job = defineJob({ type: "steady", maxAttempts: 50, retry: { kind: "fixed", delayMs: 0 } });
   const admin = postgres(db.url, { max: 1, onnotice: () => {} });
   let cuts = 0;
