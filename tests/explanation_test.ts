@@ -57,12 +57,12 @@ Deno.test("a job says in every state of its life what it waits for or what becam
   assert(running.kind === "running" && running.leaseExpiresAt > running.observedAt);
 
   const failure = { kind: "RETRYABLE", code: "app.broken", message: "it broke\nat a line" } as const;
-  await runledger.settleJob(sql, lease, { kind: "failed", failure, retryDelayMs: 600_000 });
+  await runledger.settleJob(sql, lease, { kind: "failed", failure, retryDelayMs: 630_000 });
   const retried = await explained(
     sql,
     jobId,
     "waits to be tried again: attempt 1 of 3 failed with app.broken, next attempt at",
-    "(in 9 min",
+    "(in 10 min",
     "attempt 1 failed",
     "RETRYABLE app.broken: it broke",
   );
