@@ -46,9 +46,9 @@ Deno.test("test totals: files that failed are told by what was printed, and none
 });
 
 Deno.test("test totals: what looks for rare things is never run again, nor are many files", () => {
-  assert(
-    mayRunAgain(["./tests/queryable_test.ts", "./tests/worker_outage_test.ts"], "RunledgerError [db.unavailable]"),
-  );
+  assert(mayRunAgain(["./tests/docs_test.ts", "./tests/worker_outage_test.ts"], "error: AssertionError: 1 != 2"));
+  assert(!mayRunAgain(["./tests/sync_test.ts"], " ERRORS \n\na => b\nerror: RunledgerError: Such a row is there."));
+  assert(!mayRunAgain(["tests/sync_test.ts"], "FAILED a sync\nRunledgerError [db.unique_violation]: Such a row"));
   for (
     const name of ["model", "workflow_model", "interleaving/workflow_interleaving", "workflow_kill", "workflow_storm"]
   ) {

@@ -15,6 +15,7 @@ import {
   setJobScheduleActive,
   setJobScheduleNextFireAt,
   syncJobCatalogExactly,
+  upsertJobDefinitions,
   upsertJobSchedule,
 } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
@@ -225,6 +226,18 @@ Deno.test("exact syncs of different catalogs at once all succeed, the first ones
   for (let round = 0; round < 10; round++) {
     await Promise.all([0, 1, 2, 0, 1, 2].map((offset) => syncJobCatalogExactly(sql, entries(offset), scope)));
   }
+});
+
+Deno.test("workers that start at once and store the same new definitions all succeed", async () => {
+  await using database = await openTestDatabase({ max: 8 });
+  const { sql } = database;
+  for (let round = 0; round < 300; round++) {
+    const definitions = ["x", "y", "z"].map((name) => testDefinition(`${name}${round}`));
+    await Promise.all(Array.from({ length: 8 }, () => upsertJobDefinitions(sql, definitions)));
+  }
+  const [row] =
+    await sql`select count(*)::integer as stored from runledger.job_definitions where job_type ~ '^[xyz]\\d'`;
+  assert.equal(row?.["stored"], 900);
 });
 
 Deno.test("an exact sync waits for a schedule that is being activated, and is then refused", async () => {
