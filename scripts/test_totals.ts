@@ -15,7 +15,7 @@ const MOST_FILES_AGAIN = 3;
  * test expected it: there, a failure that is rare is a finding.
  */
 const NEVER_AGAIN =
-  /_(model|interleaving|kill|storm|rivals)_test|\/(model|interleaving)_test|Property failed|^(error: )?RunledgerError/m;
+  /_(model|interleaving|kill|storm|rivals)_test|\/(model|interleaving)_test|Property failed|^(error: )?(\(in promise\) )?RunledgerError/m;
 
 /**
  * Says whether what failed may have failed by chance and may be run again.
