@@ -44,9 +44,10 @@ const COLUMNS = `
   definition.is_enabled, extract(epoch from definition.created_at)::text as created_at,
   extract(epoch from definition.updated_at)::text as updated_at`;
 
-// New ones first, with any unique index as the judge: "do update" goes by one of the two, and of writers that insert the
-// same type at once some then fail at the other (1% of calls, eight connections that began together). What is not new
-// after that is there and committed, so the second insert has nothing to insert.
+// New ones first, with any unique index as the judge: "do update" goes by one of the two, and may then fail at the other,
+// when somebody else inserts the type at once (1% of calls, eight connections that began together) or switches it on or off
+// (PostgreSQL's look for a conflict can miss a row that is being changed). What a rival inserts meanwhile stays as he wants
+// it, as if this one had gone first.
 // locks: the new definitions in order of type, then those that change in order of type. index: job_definitions_pkey.
 const UPSERT = `
 with input as materialized (
@@ -62,22 +63,25 @@ inserted as (
   order by input.job_type
   on conflict do nothing
   returning job_type
+),
+changing as materialized (
+  select definition.job_type, input.version, input.max_attempts, input.timeout_seconds, input.priority
+  from input
+  join runledger.job_definitions as definition on definition.job_type = input.job_type
+  where input.job_type <> all (array(select inserted.job_type from inserted))
+    and (definition.version, definition.max_attempts, definition.timeout_seconds, definition.priority)
+      is distinct from (input.version, input.max_attempts, input.timeout_seconds, input.priority)
+  order by definition.job_type
+  for no key update of definition
 )
-insert into runledger.job_definitions as definition (
-  job_type, version, max_attempts, timeout_seconds, priority
-)
-select input.job_type, input.version, input.max_attempts, input.timeout_seconds, input.priority
-from input
-where input.job_type <> all (array(select inserted.job_type from inserted))
-order by input.job_type
-on conflict (job_type) do update
-set version = excluded.version,
-  max_attempts = excluded.max_attempts,
-  timeout_seconds = excluded.timeout_seconds,
-  priority = excluded.priority,
+update runledger.job_definitions as definition
+set version = changing.version,
+  max_attempts = changing.max_attempts,
+  timeout_seconds = changing.timeout_seconds,
+  priority = changing.priority,
   updated_at = now()
-where (definition.version, definition.max_attempts, definition.timeout_seconds, definition.priority)
-  is distinct from (excluded.version, excluded.max_attempts, excluded.timeout_seconds, excluded.priority)
+from changing
+where definition.job_type = changing.job_type
 `;
 
 /**

@@ -40,7 +40,7 @@ const LEFT_OUT: readonly (readonly [pattern: RegExp, reason: string])[] = [
   [/^test_support\/(embedded_postgres|ephemeral_database|file_lock|test_server)_test/, "starts peers with Deno"],
   [/^tests\/error_safety_test/, "reads the sources"],
   [
-    /^tests\/(\w*plan|schedule_rivals|workflow_kill|workflow_storm)_test/,
+    /^tests\/(\w*plan|schedule_rivals|workflow_kill|\w*storm)_test/,
     "is about SQL, whatever sends it, and takes long",
   ],
   [/^tests\/(\w*model)_test/, "is about SQL, whatever sends it, and takes long"],

@@ -240,6 +240,16 @@ Deno.test("workers that start at once and store the same new definitions all suc
   assert.equal(row?.["stored"], 900);
 });
 
+Deno.test("definitions are stored while others switch them on and off", async () => {
+  await using database = await openTestDatabase({ max: 8 });
+  const { sql } = database;
+  for (let round = 0; round < 1000; round++) {
+    const store = () => upsertJobDefinitions(sql, [{ ...testDefinition("a"), maxAttempts: 1 + round % 2 }]);
+    const toggle = (isEnabled: boolean) => setJobDefinitionEnabled(sql, "a", { isEnabled });
+    await Promise.all([toggle(false), store(), store(), toggle(true), store(), store(), toggle(false), store()]);
+  }
+});
+
 Deno.test("an exact sync waits for a schedule that is being activated, and is then refused", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
