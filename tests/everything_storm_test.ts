@@ -11,13 +11,15 @@ import type { JobOutcome, JobRequest, WorkflowRunRequest, WorkflowStepRequest } 
 import * as runledger from "@runledger/postgres";
 import assert from "node:assert/strict";
 import process from "node:process";
-import type postgres from "postgres";
 import { openTestDatabase, testDefinition } from "./support/database.ts";
 import { schedule } from "./support/schedules.ts";
 
 const SEED = Number(process.env["RUNLEDGER_STORM_SEED"] ?? Date.now() % 2 ** 31);
 const OPERATIONS = Number(process.env["RUNLEDGER_STORM_OPERATIONS"] ?? 6000);
 const CONNECTIONS = 8;
+
+/** What the caller of a transaction throws after the operation. */
+const UNDONE = new Error("undone");
 
 const ALL = { scope: "all" } as const;
 const TYPES = ["s0", "s1", "s2"];
@@ -34,7 +36,7 @@ function generator(seed: number): (count: number) => number {
 
 /** What may be worked on, and how chance decides. */
 interface World {
-  readonly sql: postgres.Sql;
+  readonly sql: runledger.Queryable;
   readonly jobIds: string[];
   readonly runIds: string[];
   readonly claims: runledger.ClaimedJob[];
@@ -223,17 +225,24 @@ Deno.test("whatever is done at once from eight connections, nobody is told of an
   await runledger.upsertJobDefinitions(sql, TYPES.map(testDefinition));
   const chance = generator(SEED);
   const world: World = { sql, jobIds: [], runIds: [], claims: [], chance };
-  await OPERATIONS_BY_NAME["enqueue"]?.(world);
-  await OPERATIONS_BY_NAME["enqueue runs"]?.(world);
   const names = Object.keys(OPERATIONS_BY_NAME);
   const heard = new Map<string, number>();
   const odd = new Set<string>();
   const operate = async (name: string, seed: number) => {
     const hear = (what: string) => heard.set(`${name}: ${what}`, (heard.get(`${name}: ${what}`) ?? 0) + 1);
     try {
-      await OPERATIONS_BY_NAME[name]?.({ ...world, chance: generator(seed) });
+      const operation = (db: runledger.Queryable) =>
+        OPERATIONS_BY_NAME[name]?.({ ...world, sql: db, chance: generator(seed) });
+      if (seed % 5 > 0) await operation(sql);
+      else {
+        await runledger.atomically(sql, async (tx) => {
+          await operation(tx);
+          throw UNDONE;
+        });
+      }
       hear("done");
     } catch (error) {
+      if (error === UNDONE) return hear("undone");
       const told = isRunledgerError(error) ? error.code : String(error);
       hear(told);
       if (!isRunledgerError(error) || told.startsWith("db.") || told.endsWith(".invalid_request")) {
@@ -241,6 +250,9 @@ Deno.test("whatever is done at once from eight connections, nobody is told of an
       }
     }
   };
+  // Keys may contradict each other already.
+  while (world.jobIds.length === 0) await operate("enqueue", chance(2 ** 31));
+  while (world.runIds.length === 0) await operate("enqueue runs", chance(2 ** 31));
   let left = OPERATIONS;
   await Promise.all(Array.from({ length: CONNECTIONS }, async () => {
     while (left > 0) {
