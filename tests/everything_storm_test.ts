@@ -229,11 +229,12 @@ Deno.test("whatever is done at once from eight connections, nobody is told of an
   const heard = new Map<string, number>();
   const odd = new Set<string>();
   const operate = async (name: string, seed: number) => {
+    const isInTransaction = seed % 5 === 0;
     const hear = (what: string) => heard.set(`${name}: ${what}`, (heard.get(`${name}: ${what}`) ?? 0) + 1);
     try {
       const operation = (db: runledger.Queryable) =>
         OPERATIONS_BY_NAME[name]?.({ ...world, sql: db, chance: generator(seed) });
-      if (seed % 5 > 0) await operation(sql);
+      if (!isInTransaction) await operation(sql);
       else {
         await runledger.atomically(sql, async (tx) => {
           await operation(tx);
@@ -245,6 +246,8 @@ Deno.test("whatever is done at once from eight connections, nobody is told of an
       if (error === UNDONE) return hear("undone");
       const told = isRunledgerError(error) ? error.code : String(error);
       hear(told);
+      // A statement of its own is repeated; of the rare deadlocks that docs/lock_order.md knows, a caller's transaction hears.
+      if (isInTransaction && told === "db.serialization_failure") return;
       if (!isRunledgerError(error) || told.startsWith("db.") || told.endsWith(".invalid_request")) {
         odd.add(`${name}: ${told} ${isRunledgerError(error) ? error.internalMessage : ""}`);
       }
