@@ -1,9 +1,8 @@
 /**
  * Tests the npm build as its users have it: packed, installed in an empty folder, compiled against and run by Node and Bun.
  *
- * Run: `deno task test:npm`, for one runtime with its name behind it; with `--again`, up to three files of a runtime that failed
- * are run again by themselves, as in `deno task test`. The last line is `N passed, N failed`; tests that are left out are not
- * counted.
+ * Run: `deno task test:npm`, for one runtime with its name behind it. The last line is `N passed, N failed`; tests that are left out are
+ * not counted.
  *
  * @module
  */
@@ -21,7 +20,7 @@ import type { NpmRuntime } from "./npm_consumer.ts";
 import { readWorkspace } from "./npm_package.ts";
 import { compileTestFiles, findTestFiles, targetOf } from "./npm_test_files.ts";
 import type { TestLayout } from "./npm_test_files.ts";
-import { mayRunAgain, renderTestTotals, TIMES_AGAIN } from "./test_totals.ts";
+import { renderTestTotals } from "./test_totals.ts";
 
 /** What runs the tests. A runtime that must be there and is not is a failure. */
 const RUNTIMES = [
@@ -73,15 +72,13 @@ interface Run {
   readonly layout: TestLayout;
   readonly files: readonly string[];
   readonly databaseUrl: string;
-  readonly runsAgain: boolean;
   passed: number;
   failed: number;
 }
 
 if (import.meta.main) Deno.exitCode = await testNpm(Deno.args);
 
-async function testNpm(args: readonly string[]): Promise<number> {
-  const names = args.filter((arg) => arg !== "--again");
+async function testNpm(names: readonly string[]): Promise<number> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "runledger-npm-")));
   try {
     await removeAbandonedTestServers();
@@ -100,8 +97,7 @@ async function testNpm(args: readonly string[]): Promise<number> {
       await writeFile(path, text);
     }
     await using server = await openTestServer({ run: `npm-${process.pid}`, ownerPid: process.pid });
-    const runsAgain = names.length < args.length;
-    const run: Run = { layout, files, databaseUrl: server.url, runsAgain, passed: 0, failed: 0 };
+    const run: Run = { layout, files, databaseUrl: server.url, passed: 0, failed: 0 };
     await testTypes(run);
     for (const { name, specifier, isRequired, runsAll } of RUNTIMES) {
       if (names.length > 0 && !names.includes(name)) continue;
@@ -155,50 +151,24 @@ async function testFiles(run: Run, runtime: NpmRuntime, files: readonly string[]
   const started = performance.now();
   const before = run.passed;
   const waiting = [...files];
-  const failed: { readonly file: string; readonly output: string; readonly figures: Figures }[] = [];
   const work = async () => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
       const { output, figures } = await runTestFile(run, runtime, file);
-      if (figures.failed > 0) {
-        console.log(`FAILED ${runtime.name}: ${file}\n${output}`);
-        failed.push({ file, output, figures });
-      } else run.passed += figures.passed;
+      run.passed += figures.passed;
+      run.failed += figures.failed;
+      if (figures.failed > 0) console.log(`FAILED ${runtime.name}: ${file}\n${output}`);
     }
   };
   await Promise.all(Array.from({ length: FILES_AT_ONCE }, work));
-  const outputs = failed.map(({ output }) => output).join("\n");
-  const runsAgain = run.runsAgain && mayRunAgain(failed.map(({ file }) => file), outputs);
-  for (const { file, figures } of failed) {
-    const counted = runsAgain ? await runTestFileAgain(run, runtime, file) ?? figures : figures;
-    run.passed += counted.passed;
-    run.failed += counted.failed;
-  }
   const seconds = ((performance.now() - started) / 1000).toFixed(0);
   console.log(`${runtime.specifier}: ${run.passed - before} tests of ${files.length} files passed in ${seconds} s`);
-}
-
-/** What a process counted. */
-interface Figures {
-  readonly passed: number;
-  readonly failed: number;
-}
-
-/** Runs a file that failed until it has passed often enough by itself; undefined when it fails again. */
-async function runTestFileAgain(run: Run, runtime: NpmRuntime, file: string): Promise<Figures | undefined> {
-  const counted: Figures[] = [];
-  while (counted.length < TIMES_AGAIN && counted.every(({ failed }) => failed === 0)) {
-    counted.push((await runTestFile(run, runtime, file)).figures);
-  }
-  const good = counted.filter(({ failed }) => failed === 0);
-  console.log(`AGAIN ${runtime.name}: ${file}: failed, then passed ${good.length} times of ${counted.length}`);
-  return good.length === TIMES_AGAIN ? good[0] : undefined;
 }
 
 async function runTestFile(
   run: Run,
   { program }: NpmRuntime,
   file: string,
-): Promise<{ readonly output: string; readonly figures: Figures }> {
+): Promise<{ readonly output: string; readonly figures: { readonly passed: number; readonly failed: number } }> {
   const runner = targetOf(run.layout, "tests/node/run_test_file.ts");
   const args = [runner, targetOf(run.layout, file), LEFT_OUT_NAMES];
   const env = { ...process.env, RUNLEDGER_TEST_DATABASE_URL: run.databaseUrl };
