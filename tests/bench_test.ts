@@ -11,6 +11,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { readBenchOptions } from "../bench/support/command_line.ts";
 
 /** How many lines each benchmark has at least. */
 const BENCHMARKS = { queue: 19, workflow: 14 } as const;
@@ -86,4 +87,12 @@ Deno.test("the disk benchmark tells what each kind of work leaves in each table"
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+});
+
+Deno.test("a benchmark refuses an option that it does not know, and a number that is none", () => {
+  for (const args of [["--rounds", "abc"], ["--rounds", "0"], ["--rounds", "1.5"], ["--scale", "3"], ["--rounds"]]) {
+    assert.throws(() => readBenchOptions(args, ["rounds"]), TypeError, args.join(" "));
+  }
+  assert.equal(readBenchOptions(["--rounds", "3"], ["rounds"]).count("rounds", { quick: 1, whole: 7 }), 3);
+  assert.equal(readBenchOptions(["--quick"], ["rounds"]).count("rounds", { quick: 1, whole: 7 }), 1);
 });
