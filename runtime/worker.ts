@@ -209,7 +209,9 @@ class Worker {
     while (!this.#isStopping && this.#running.size < this.#config.maxGlobalConcurrency) {
       const job = this.#prefetch.take((job) => this.#mayStart(job));
       if (job === undefined) return;
-      this.#start(job);
+      // The process may have been held up for so long; the watch comes only after what ended meanwhile.
+      if (job.leaseUntil > performance.now()) this.#start(job);
+      else this.#lose(job, "its lease ran out before it could be started");
     }
   }
 

@@ -35,6 +35,9 @@ export interface EphemeralDatabase extends AsyncDisposable {
 /** Databases of tests that were killed are younger than this only if the test may still run. */
 const LEFTOVER_AGE_MS = 60 * 60 * 1000;
 
+/** How long a session that was closed may take to end. */
+const FAREWELL_MS = 500;
+
 /**
  * Makes a database of its own for a test, in a few tens of milliseconds.
  *
@@ -136,7 +139,18 @@ async function createDatabase(admin: AdminSession, name: string, template: strin
   }
 }
 
+/**
+ * Ends whatever is still connected; but what was closed just now ends by itself. Told to end, it would answer with an error
+ * that a driver may raise where nobody listens any more (node-postgres does).
+ */
 async function dropDatabase(admin: AdminSession, name: string): Promise<void> {
+  const deadline = Date.now() + FAREWELL_MS;
+  while (Date.now() < deadline) {
+    const sessions = await admin`
+      select from pg_stat_activity where datname = ${name} and backend_type = 'client backend'`;
+    if (sessions.length === 0) break;
+    await delay(20);
+  }
   await admin.unsafe(`drop database if exists "${name}" with (force)`);
 }
 

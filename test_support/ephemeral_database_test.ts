@@ -34,6 +34,15 @@ Deno.test("ephemeral database: two are isolated from each other, and dropped wit
   await assert.rejects(query(second.url, "select 1"), { code: "3D000" });
 });
 
+Deno.test("ephemeral database: a session that is just being closed ends by itself", async () => {
+  const database = await createEphemeralDatabase({ migrated: false });
+  const closing = postgres(database.url, { max: 1, onnotice: () => {} });
+  await closing`select 1`;
+  const answer = closing`select pg_sleep(0.1)`.then(() => "answered", ({ code }) => code);
+  await Promise.all([database[Symbol.asyncDispose](), answer.then(() => closing.end())]);
+  assert.equal(await answer, "answered");
+});
+
 Deno.test("ephemeral database: an empty one has nothing of Runledger, a migrated one its tables, twenty at once", async () => {
   await using empty = await createEphemeralDatabase({ migrated: false });
   assert.deepEqual(await query(empty.url, RUNLEDGER_TABLES), ["0"]);

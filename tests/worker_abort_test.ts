@@ -5,7 +5,7 @@
  */
 
 import { continueNow, defineJob, isRunledgerError } from "@runledger/core";
-import { cancelJob, claimJobs } from "@runledger/postgres";
+import { cancelJob, claimJobs, listJobs } from "@runledger/postgres";
 import type { Queryable } from "@runledger/postgres";
 import { JobCatalog } from "@runledger/runtime";
 import assert from "node:assert/strict";
@@ -118,6 +118,37 @@ Deno.test("a lease lost while its handler runs aborts the handler, and its compl
   await worker.stop();
   assert.equal((await readJob(db.sql, jobId)).status, "LEASED");
   assert.deepEqual(await eventTypes(db.sql, jobId), ["ENQUEUED", "LEASED"]);
+});
+
+Deno.test("what waited for a slot is not started when the process was held up until its lease had run out", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "held_up" });
+  const started: string[] = [];
+  const waiting = gate<string>();
+  const catalog = new JobCatalog().handle(job, async (_payload, { jobId }) => {
+    started.push(jobId);
+    // By then the worker knows that its jobs are quick, and claims one ahead.
+    if (started.length !== 100) return;
+    while (true) {
+      const leased = await listJobs(db.sql, { scope: "all", status: "LEASED" });
+      const ahead = leased.items.find((other) => other.jobId !== jobId && !started.includes(other.jobId));
+      if (ahead !== undefined) {
+        waiting.open(ahead.jobId);
+        break;
+      }
+    }
+    const until = performance.now() + 1100;
+    while (performance.now() < until);
+  });
+  await catalog.sync(db.sql);
+  for (let count = 0; count < 200; count++) await enqueue(db.sql, job.request({}));
+  const lost = countdown(2);
+  catalog.onLeaseLost(lost.count);
+  await using worker = startWorker(db.sql, catalog, { config: { maxGlobalConcurrency: 1, leaseTtlSeconds: 1 } });
+  const ahead = await waiting.opened;
+  await lost.done;
+  await worker.stop();
+  assert.ok(!started.includes(ahead));
 });
 
 Deno.test("progress under a lost lease throws, and aborts the handler", async () => {

@@ -161,6 +161,8 @@ function executionsDoNotOverlap({ journal, attempts }: Evidence): Verdict {
     for (const other of before) {
       if (other.to < execution.from) continue;
       if (OVER_WHILE_RUNNING.includes(outcomes.get(other.key) ?? "")) continue;
+      // Its process was stopped after it had looked at the lease and before the handler's first line.
+      if (outcomes.get(execution.key) === "LEASE_EXPIRED") continue;
       problems.push(`${execution.key} began while ${other.key} ran, which ended as ${outcomes.get(other.key)}`);
     }
     byJob.set(execution.jobId, [...before, execution]);

@@ -51,6 +51,14 @@ Deno.test("a run in which all went well is found to be one", () => {
   assert.deepEqual(verdictOn(GOOD), []);
 });
 
+Deno.test("a zombie may begin beside the next attempt when it was stopped between its claim and its first line", () => {
+  const journal = [line("start", 2, "a", 2), line("start", 1, "a", 1), line("end", 1, "a", 1), line("end", 2, "a", 2)];
+  const evidence = { ...GOOD, journal: [...journal, ...GOOD.journal.filter(({ jobId }) => jobId === "t")] };
+  assert.deepEqual(verdictOn(evidence), []);
+  const attempts = [attempt("a", 1, "TIMEOUT"), ...GOOD.attempts.slice(1)];
+  assert.equal(verdictOn({ ...evidence, attempts }).length, 1);
+});
+
 Deno.test("a zombie may run beside the next attempt when its lease was lost or its time was over", () => {
   const journal = [line("start", 1, "a", 1), line("start", 2, "a", 2), line("end", 1, "a", 1), line("end", 2, "a", 2)];
   const rest = GOOD.journal.filter(({ jobId }) => jobId === "t");
