@@ -22,11 +22,17 @@ const PACE_SAMPLE_MS = 20;
 /** How soon a worker that has found work and still has room looks again, in milliseconds. */
 const BRISK_POLL_MS = 1;
 
-/** A wait this long is sleep: the worker wants to be woken from it. */
-const SLEEP_FROM_MS = 50;
-
-/** After so many claims with work in them, without sleep in between, a worker does not want to be woken any more. */
+/** After so many claims with work in them, none of them long after the one before, a worker does not want to be woken. */
 const BUSY_CLAIMS = 8;
+
+/**
+ * A claim comes long after the one before when so many could have been made meanwhile, by each worker that sleeps. Commits
+ * that notify wait for one another and take no longer than a claim, so their lock is held for a tenth of the time at most.
+ */
+const QUIET_CLAIMS = 10;
+
+/** What is a long time at least and at most, in milliseconds. */
+const QUIET_MS = { least: 8, most: 50 };
 
 /** How long a worker that was woken again and again for jobs that others took leaves between its looks, in milliseconds. */
 const MAX_VAIN_GAP_MS = 64;
@@ -74,8 +80,12 @@ export class ClaimLoop {
   readonly #poll = new Waker();
   /** How many claims in a row brought nothing. */
   #emptyClaims = 0;
-  /** How many claims brought something since the worker last slept. */
+  /** How many claims in a row brought something, not long after one another. */
   #busyClaims = 0;
+  /** When a claim last brought something. */
+  #foundAt = -Infinity;
+  /** How long a claim that brings something takes, lately. */
+  #claimMs = 1;
   /** How many handlers ended in a millisecond, lately. */
   #pace = 0;
   #ended = 0;
@@ -202,25 +212,40 @@ export class ClaimLoop {
     this.#emptyClaims = count === 0 ? this.#emptyClaims + 1 : 0;
     if (count > 0) this.#vainWakes = 0;
     else if (wasWoken) this.#vainWakes++;
-    if (count > 0 && ++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
-    return this.#plan.onClaimed(planned, count) ? 0 : await this.#pause();
+    const isMore = this.#plan.onClaimed(planned, count);
+    if (count > 0) this.#onFound(sentAt, isMore);
+    return isMore ? 0 : await this.#pause();
   }
 
-  /** Gives how long to wait when there is nothing to claim: longer each time, and asleep where somebody wakes it. */
+  #onFound(sentAt: number, isMore: boolean): void {
+    // A full claim tells of more work, however long it waited for a slot.
+    if (!isMore && this.#isQuiet()) this.#busyClaims = 0;
+    this.#foundAt = performance.now();
+    this.#claimMs += (this.#foundAt - sentAt - this.#claimMs) / 8;
+    if (++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
+  }
+
+  /** Whether the last work was found long ago. */
+  #isQuiet(): boolean {
+    const claimsMs = QUIET_CLAIMS * this.#claimMs * (this.#wakeUps?.sleepers ?? 1);
+    const quietMs = Math.min(Math.max(claimsMs, QUIET_MS.least), QUIET_MS.most);
+    return performance.now() - this.#foundAt >= quietMs;
+  }
+
+  /** Gives how long to wait when there is no more to claim: asleep where somebody wakes it, else longer each time. */
   async #pause(): Promise<number | void> {
     const { pollIntervalMs } = this.#options.config;
-    const waitMs = BRISK_POLL_MS * 4 ** this.#emptyClaims;
-    if (waitMs < SLEEP_FROM_MS) return Math.min(waitMs, pollIntervalMs);
-    this.#busyClaims = 0;
-    switch (await this.#wakeUps?.fallAsleep()) {
-      case "announced":
-        // What became due while it was being said was told to nobody.
-        return 0;
-      case "sleeps":
-        return;
-      default:
-        if (waitMs < pollIntervalMs) return waitMs;
+    if (this.#busyClaims < BUSY_CLAIMS || this.#isQuiet()) {
+      switch (await this.#wakeUps?.fallAsleep()) {
+        case "announced":
+          // What became due while it was being said was told to nobody.
+          return 0;
+        case "sleeps":
+          return;
+      }
     }
+    const waitMs = BRISK_POLL_MS * 2 ** Math.max(this.#emptyClaims - 1, 0);
+    return waitMs < pollIntervalMs ? waitMs : undefined;
   }
 
   /** Waits until a claim is worth its round trip. */

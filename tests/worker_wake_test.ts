@@ -152,11 +152,11 @@ Deno.test("nobody notifies unless a worker sleeps that wants the job, and the jo
     enqueueJob(sql, { jobType, payload: null, ...(nextRunAt === undefined ? {} : { nextRunAt }) });
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "nobody sleeps");
   const workerId = "sleeper";
-  await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 60_000 });
+  assert.equal(await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 60_000 }), 1);
   assert.equal(await notifications(sql, () => enqueue("a")), 1);
   assert.equal(await notifications(sql, () => enqueue("b")), 0, "it does not want this type");
   assert.equal(await notifications(sql, () => enqueue("a", new Date(Date.now() + 3_600_000))), 0, "it is not due");
-  await announceSleep(sql, { workerId, jobTypes: ["a"] });
+  assert.equal(await announceSleep(sql, { workerId, jobTypes: ["a"] }), 0);
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "it is awake");
   await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 1 });
   await new Promise((resolve) => setTimeout(resolve, 5));
@@ -335,6 +335,46 @@ Deno.test("a worker that is woken for jobs that others took looks less often", a
   const ended = endedJobs(catalog, 1);
   await enqueueJob(sql, job.request(0));
   await ended;
+});
+
+Deno.test("a worker that is woken for each job does not look in between", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(sql);
+  const counted = listeningDatabase(sql);
+  let claims = 0;
+  counted.onStatement = (text) => text.includes("claim_jobs") ? void claims++ : undefined;
+  await using _worker = startWorker(counted, catalog, { config: { pollIntervalMs: 10_000, leaseTtlSeconds: 60 } });
+  await asleep(sql);
+  for (let round = 0; round < 10; round++) {
+    // Longer than a worker may call quiet.
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    const before = claims;
+    const ended = endedJobs(catalog, 1);
+    await enqueueJob(sql, job.request(round));
+    await ended;
+    assert.equal((await sleepersOf(sql)).length, 1);
+    // The first looks of all may still be under way when the row is there.
+    if (round > 0) assert.equal(claims - before, 1);
+  }
+});
+
+Deno.test("a worker that finds work again and again is not woken for it, until it finds none for a while", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const seen = gate<readonly string[]>();
+  const chain = defineJob<number>({ type: "chain" });
+  const catalog = new JobCatalog().handle(chain, async (length) => {
+    if (length > 1) await enqueueJob(sql, chain.request(length - 1));
+    else seen.open(await sleepersOf(sql));
+  });
+  await catalog.sync(sql);
+  await using _worker = startWorker(sql, catalog, HOURLY);
+  await asleep(sql);
+  await enqueueJob(sql, chain.request(60));
+  assert.deepEqual(await seen.opened, []);
+  await asleep(sql);
 });
 
 Deno.test("an idle worker sends at most three statements a second", async () => {
