@@ -19,7 +19,10 @@ const PREFETCH_HORIZON_MS = 100;
 /** How long handlers are counted before their pace is reckoned anew, in milliseconds. */
 const PACE_SAMPLE_MS = 20;
 
-/** How soon a worker that has found work and still has room looks again, in milliseconds. */
+/**
+ * How soon a busy worker that still has room looks again, in milliseconds, at least; and not before it has waited for as
+ * long as a claim takes: a database that is slow has enough to do.
+ */
 const BRISK_POLL_MS = 1;
 
 /** After so many claims with work in them, none of them long after the one before, a worker does not want to be woken. */
@@ -244,7 +247,7 @@ export class ClaimLoop {
           return;
       }
     }
-    const waitMs = BRISK_POLL_MS * 2 ** Math.max(this.#emptyClaims - 1, 0);
+    const waitMs = Math.max(this.#claimMs, BRISK_POLL_MS) * 2 ** Math.max(this.#emptyClaims - 1, 0);
     return waitMs < pollIntervalMs ? waitMs : undefined;
   }
 
