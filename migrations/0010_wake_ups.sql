@@ -18,11 +18,11 @@ create unlogged table runledger.sleeping_workers (
 -- A few rows that change all the time.
 with (fillfactor = 50, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 
--- Says that a worker sleeps and wants these job types, or, without a time, that it is awake. Returns how many sleep then.
+-- Says that a worker sleeps and wants these job types, or, without a time, that it is awake.
 --
 -- Locks: the worker's row; then rows that nobody renews, skipping what others hold. Index: sleeping_workers_pkey; the table is
 -- as small as the number of workers.
-create function runledger.announce_sleep(sleeper_id text, wanted_types jsonb, sleep_ms integer) returns integer
+create function runledger.announce_sleep(sleeper_id text, wanted_types jsonb, sleep_ms integer) returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -32,7 +32,7 @@ begin
   if sleep_ms is null then
     delete from runledger.sleeping_workers as sleeper
     where sleeper.worker_id = sleeper_id;
-    return (select count(*) from runledger.sleeping_workers as sleeper where sleeper.sleeps_until > clock_timestamp());
+    return;
   end if;
   insert into runledger.sleeping_workers as sleeper (worker_id, job_types, sleeps_until)
   values (
@@ -50,7 +50,6 @@ begin
     where gone.sleeps_until < clock_timestamp() - interval '1 minute'
     for update skip locked
   );
-  return (select count(*) from runledger.sleeping_workers as sleeper where sleeper.sleeps_until > clock_timestamp());
 end
 $fn$;
 

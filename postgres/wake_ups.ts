@@ -6,7 +6,6 @@
 
 import { RunledgerError } from "@runledger/core";
 import { mapDatabaseError } from "./_errors.ts";
-import { readInteger } from "./_rows.ts";
 import { noteText } from "./operator_note.ts";
 import { assertUsable, runStatement } from "./queryable.ts";
 import type { NodePostgresClient, Queryable } from "./queryable.ts";
@@ -149,7 +148,7 @@ export interface AnnounceSleepOptions {
 }
 
 // locks: the worker's row. index: sleeping_workers_pkey.
-const ANNOUNCE = "select runledger.announce_sleep($1::text, $2::text::jsonb, $3::integer) as sleepers";
+const ANNOUNCE = "select runledger.announce_sleep($1::text, $2::text::jsonb, $3::integer)::text";
 
 /**
  * Says that a worker sleeps and wants to be woken, or that it is awake.
@@ -159,20 +158,16 @@ const ANNOUNCE = "select runledger.announce_sleep($1::text, $2::text::jsonb, $3:
  *
  * @param db A pool or client, not a transaction.
  * @param options Who sleeps, and how long.
- * @returns How many workers sleep then, this one included.
  * @throws {RunledgerError} `job.invalid_request` for a worker id that cannot be; `db.*` codes.
  * @throws {RangeError} If `sleepMs` is out of range.
  */
-export async function announceSleep(db: Queryable, options: AnnounceSleepOptions): Promise<number> {
+export async function announceSleep(db: Queryable, options: AnnounceSleepOptions): Promise<void> {
   const { workerId, jobTypes, sleepMs } = options;
   noteText("workerId", workerId, 255);
   if (sleepMs !== undefined && !(Number.isInteger(sleepMs) && sleepMs >= 1 && sleepMs <= MAX_SLEEP_MS)) {
     throw new RangeError(`A worker cannot sleep for '${sleepMs}' ms: it must be an integer from 1 to ${MAX_SLEEP_MS}`);
   }
-  const values = [workerId, JSON.stringify(jobTypes), sleepMs ?? null];
-  const [row] = await runStatement(db, ANNOUNCE, values, { write: true });
-  if (row === undefined) throw new RunledgerError("db.unexpected_result");
-  return readInteger(row, "sleepers");
+  await runStatement(db, ANNOUNCE, [workerId, JSON.stringify(jobTypes), sleepMs ?? null], { write: true });
 }
 
 const NOTIFY = "select pg_notify($1::text, '')::text";

@@ -25,17 +25,23 @@ const PACE_SAMPLE_MS = 20;
  */
 const BRISK_POLL_MS = 1;
 
-/** After so many claims with work in them, none of them long after the one before, a worker does not want to be woken. */
-const BUSY_CLAIMS = 8;
+/** After so many notifications that came soon after one another, or full claims, a worker does not want to be woken. */
+const BUSY_FROM = 8;
 
 /**
- * A claim comes long after the one before when so many could have been made meanwhile, by each worker that sleeps. Commits
- * that notify wait for one another and take no longer than a claim, so their lock is held for a tenth of the time at most.
+ * What is soon, in claims that could have been made meanwhile. Commits that notify wait for one another and take no longer
+ * than a claim, so their lock is held for half of the time at most.
  */
-const QUIET_CLAIMS = 10;
+const SOON_CLAIMS = 2;
 
-/** What is a long time at least and at most, in milliseconds. */
-const QUIET_MS = { least: 8, most: 50 };
+/** After how long without work a busy worker sleeps, in milliseconds. */
+const QUIET_MS = 50;
+
+/**
+ * After how long a busy worker tries whether it may sleep between jobs, in milliseconds, at least; twice as long each time
+ * that it is busy again within as much time.
+ */
+const BUSY_MS = { least: 1000, most: 60_000 };
 
 /** How long a worker that was woken again and again for jobs that others took leaves between its looks, in milliseconds. */
 const MAX_VAIN_GAP_MS = 64;
@@ -83,10 +89,18 @@ export class ClaimLoop {
   readonly #poll = new Waker();
   /** How many claims in a row brought nothing. */
   #emptyClaims = 0;
-  /** How many claims in a row brought something, not long after one another. */
-  #busyClaims = 0;
+  /** Whether there is so much to do that it does not want to be woken. */
+  #isBusy = false;
+  /** When it last became busy, or the contrary. */
+  #turnedAt = -Infinity;
+  /** How long it stays busy while there is work. */
+  #busyMs = BUSY_MS.least;
+  /** How many notifications in a row came soon after one another, and how many claims were full. */
+  #signsOfWork = 0;
   /** When a claim last brought something. */
   #foundAt = -Infinity;
+  /** When it was last woken. */
+  #wokenAt = -Infinity;
   /** How long a claim that brings something takes, lately. */
   #claimMs = 1;
   /** How many handlers ended in a millisecond, lately. */
@@ -178,8 +192,12 @@ export class ClaimLoop {
   #onWake(): void {
     if (this.#options.stopSignal.aborted) return;
     this.#isWoken = true;
+    const now = performance.now();
+    if (now - this.#wokenAt >= SOON_CLAIMS * this.#claimMs) this.#signsOfWork = 0;
+    this.#wokenAt = now;
+    this.#onSignOfWork();
     const gapMs = this.#vainWakes === 0 ? 0 : Math.min(2 ** this.#vainWakes, MAX_VAIN_GAP_MS);
-    const waitMs = this.#lookedAt + gapMs - performance.now();
+    const waitMs = this.#lookedAt + gapMs - now;
     if (waitMs <= 0) return this.#poll.wake();
     this.#wakeTimer ??= setTimeout(() => {
       this.#wakeTimer = undefined;
@@ -216,29 +234,39 @@ export class ClaimLoop {
     if (count > 0) this.#vainWakes = 0;
     else if (wasWoken) this.#vainWakes++;
     const isMore = this.#plan.onClaimed(planned, count);
-    if (count > 0) this.#onFound(sentAt, isMore);
-    return isMore ? 0 : await this.#pause();
+    if (count > 0) {
+      this.#foundAt = performance.now();
+      this.#claimMs += (this.#foundAt - sentAt - this.#claimMs) / 8;
+    }
+    if (!isMore) return await this.#pause();
+    this.#onSignOfWork();
+    return 0;
   }
 
-  #onFound(sentAt: number, isMore: boolean): void {
-    // A full claim tells of more work, however long it waited for a slot.
-    if (!isMore && this.#isQuiet()) this.#busyClaims = 0;
-    this.#foundAt = performance.now();
-    this.#claimMs += (this.#foundAt - sentAt - this.#claimMs) / 8;
-    if (++this.#busyClaims === BUSY_CLAIMS) void this.#wakeUps?.wakeUp();
+  #onSignOfWork(): void {
+    if (++this.#signsOfWork < BUSY_FROM || this.#isBusy) return;
+    const now = performance.now();
+    this.#busyMs = now - this.#turnedAt < BUSY_MS.least ? Math.min(2 * this.#busyMs, BUSY_MS.most) : BUSY_MS.least;
+    this.#isBusy = true;
+    this.#turnedAt = now;
+    void this.#wakeUps?.wakeUp();
   }
 
-  /** Whether the last work was found long ago. */
-  #isQuiet(): boolean {
-    const claimsMs = QUIET_CLAIMS * this.#claimMs * (this.#wakeUps?.sleepers ?? 1);
-    const quietMs = Math.min(Math.max(claimsMs, QUIET_MS.least), QUIET_MS.most);
-    return performance.now() - this.#foundAt >= quietMs;
+  /** A busy worker that neither finds work nor hears of any, or has been busy for long, wants to be woken again. */
+  #calmDown(): void {
+    const now = performance.now();
+    const isQuiet = now - Math.max(this.#turnedAt, this.#foundAt, this.#wokenAt) >= QUIET_MS;
+    if (!this.#isBusy || !isQuiet && now - this.#turnedAt < this.#busyMs) return;
+    this.#isBusy = false;
+    this.#turnedAt = now;
+    this.#signsOfWork = 0;
   }
 
   /** Gives how long to wait when there is no more to claim: asleep where somebody wakes it, else longer each time. */
   async #pause(): Promise<number | void> {
     const { pollIntervalMs } = this.#options.config;
-    if (this.#busyClaims < BUSY_CLAIMS || this.#isQuiet()) {
+    this.#calmDown();
+    if (!this.#isBusy) {
       switch (await this.#wakeUps?.fallAsleep()) {
         case "announced":
           // What became due while it was being said was told to nobody.

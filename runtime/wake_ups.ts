@@ -59,18 +59,12 @@ export class WakeUps {
   #saying = 0;
   /** Whether a statement is not answered. */
   #isStuck = false;
-  #sleepers = 1;
   /** Nobody waits for an answer any more. */
   readonly #over = new AbortController();
 
   constructor(options: WakeUpsOptions) {
     this.#options = options;
     this.#sleepMs = Math.min(Math.max(SLEEP_MS, 4 * options.pollIntervalMs), 3_600_000);
-  }
-
-  /** How many workers slept when this one last said that it does, itself included. */
-  get sleepers(): number {
-    return this.#sleepers;
   }
 
   /** Listens until the signal aborts; never throws. */
@@ -122,7 +116,7 @@ export class WakeUps {
     const number = ++this.#saying;
     const said = this.#said.then(async () => {
       // What has been overtaken while it waited for its turn is not true any more.
-      if (number === this.#saying) this.#sleepers = Math.max(await announceSleep(db, sleep), 1);
+      if (number === this.#saying) await announceSleep(db, sleep);
     });
     this.#said = said.catch(() => {}).finally(() => this.#isStuck = false);
     const late = () => {

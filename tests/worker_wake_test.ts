@@ -152,11 +152,11 @@ Deno.test("nobody notifies unless a worker sleeps that wants the job, and the jo
     enqueueJob(sql, { jobType, payload: null, ...(nextRunAt === undefined ? {} : { nextRunAt }) });
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "nobody sleeps");
   const workerId = "sleeper";
-  assert.equal(await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 60_000 }), 1);
+  await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 60_000 });
   assert.equal(await notifications(sql, () => enqueue("a")), 1);
   assert.equal(await notifications(sql, () => enqueue("b")), 0, "it does not want this type");
   assert.equal(await notifications(sql, () => enqueue("a", new Date(Date.now() + 3_600_000))), 0, "it is not due");
-  assert.equal(await announceSleep(sql, { workerId, jobTypes: ["a"] }), 0);
+  await announceSleep(sql, { workerId, jobTypes: ["a"] });
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "it is awake");
   await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 1 });
   await new Promise((resolve) => setTimeout(resolve, 5));
@@ -329,7 +329,8 @@ Deno.test("a worker that is woken for jobs that others took looks less often", a
   const before = claims;
   const started = performance.now();
   for (let elapsed = 0; elapsed < 1500; elapsed = performance.now() - started) await notifyJobsDue(sql);
-  const most = 10 + (performance.now() - started) / 64;
+  // And some more when it tries whether it may sleep.
+  const most = 20 + (performance.now() - started) / 64;
   assert.ok(claims - before <= most, `${claims - before} claims, more than ${most}`);
   // What is really there is found none the less.
   const ended = endedJobs(catalog, 1);
@@ -360,21 +361,28 @@ Deno.test("a worker that is woken for each job does not look in between", async 
   }
 });
 
-Deno.test("a worker that finds work again and again is not woken for it, until it finds none for a while", async () => {
+Deno.test("a worker that is woken all the time does not want to be, until there is nothing to do for a while", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;
-  const seen = gate<readonly string[]>();
-  const chain = defineJob<number>({ type: "chain" });
-  const catalog = new JobCatalog().handle(chain, async (length) => {
-    if (length > 1) await enqueueJob(sql, chain.request(length - 1));
-    else seen.open(await sleepersOf(sql));
-  });
+  const catalog = new JobCatalog().handle(job, () => {});
   await catalog.sync(sql);
   await using _worker = startWorker(sql, catalog, HOURLY);
   await asleep(sql);
-  await enqueueJob(sql, chain.request(60));
-  assert.deepEqual(await seen.opened, []);
+  let isBusy = false;
+  let count = 0;
+  const ended = new Set<string>();
+  catalog.onJobSucceeded(({ jobId }) => void ended.add(jobId));
+  await Promise.all(
+    Array.from({ length: 4 }, async () => {
+      for (; !isBusy; count++) await enqueueJob(sql, job.request(count));
+    }).concat((async () => {
+      while ((await sleepersOf(sql)).length > 0);
+      isBusy = true;
+    })()),
+  );
+  // It looks by itself meanwhile, and sleeps again.
   await asleep(sql);
+  while (ended.size < count) await new Promise((resolve) => setTimeout(resolve, 10));
 });
 
 Deno.test("an idle worker sends at most three statements a second", async () => {
