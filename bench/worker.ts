@@ -31,8 +31,15 @@ interface Plan {
   /** How long jobs come at a steady rate and how long an idle worker is watched, in milliseconds. */
   readonly watchMs: number;
   readonly drains: readonly Drain[];
+  readonly paces: readonly Pace[];
   readonly systems: readonly string[];
   readonly only: string;
+}
+
+/** Single jobs that come at a steady rate. */
+interface Pace {
+  readonly jobsPerSecond: number;
+  readonly processes: number;
 }
 
 /** A queue that is emptied. */
@@ -75,6 +82,13 @@ interface LatencyFigure {
   readonly steady: Quantiles;
 }
 
+/** How soon jobs start that come one by one. */
+interface PaceFigure extends Pace {
+  readonly system: string;
+  /** In milliseconds. */
+  readonly latency: Quantiles;
+}
+
 interface Quantiles {
   readonly count: number;
   readonly p50: number;
@@ -93,6 +107,14 @@ const DRAINS: readonly Drain[] = [
   { name: "no-op jobs, two processes", handlerMs: 0, processes: 2 },
   { name: "1 ms handlers, one process", handlerMs: 1, processes: 1 },
   { name: "1 ms handlers, two processes", handlerMs: 1, processes: 2 },
+];
+
+/** These are timed at each pace. */
+const PACED = ["Runledger, default", "graphile-worker, default"] as const;
+
+const PACES: readonly Pace[] = [
+  ...[50, 100, 200, 500, 1000, 2000].map((jobsPerSecond) => ({ jobsPerSecond, processes: 1 })),
+  ...[100, 300, 1000].map((jobsPerSecond) => ({ jobsPerSecond, processes: 5 })),
 ];
 
 /** How long anything may take; a slow machine is no reason to fail. */
@@ -114,6 +136,7 @@ export async function main(args: readonly string[]): Promise<void> {
     settleMs: options.quick ? 500 : SETTLE_MS,
     systems: options.quick ? DRAINED : [...DRAINED, ...DRAINED_ON_NODE],
     drains: options.quick ? DRAINS.filter((_, index) => index === 0 || index === 3) : DRAINS,
+    paces: options.quick ? [{ jobsPerSecond: 50, processes: 2 }] : PACES,
     only: options.only,
   };
   await using server = await openBenchServer();
@@ -147,6 +170,17 @@ export async function main(args: readonly string[]): Promise<void> {
       console.log(renderLatency(figure));
     }
   }
+  const paces: PaceFigure[] = [];
+  if ("pace".includes(plan.only)) {
+    console.log(`\n${PACE_HEAD}`);
+    for (const pace of plan.paces) {
+      for (const system of PACED) {
+        const figure = await measurePace(system, pace, plan, await databaseOf(system));
+        paces.push(figure);
+        console.log(renderPace(figure));
+      }
+    }
+  }
   let heapBytes: readonly number[] = [];
   if ("memory".includes(plan.only)) {
     heapBytes = await measureMemory(plan, await databaseOf("Runledger, tuned"));
@@ -154,7 +188,7 @@ export async function main(args: readonly string[]): Promise<void> {
     console.log(`\nHeap of one process after each ${plan.jobs} jobs, in MB: ${megabytes.join(", ")}`);
   }
   const load = [loadBefore, loadavg()[0]];
-  await giveReport({ machine, load, plan, figures, latencies, heapBytes }, options.json);
+  await giveReport({ machine, load, plan, figures, latencies, paces, heapBytes }, options.json);
 }
 
 async function install(server: BenchServer, system: string): Promise<BenchDatabase> {
@@ -269,7 +303,7 @@ async function measureLatency(system: string, plan: Plan, database: BenchDatabas
   try {
     await worker.start();
     // The first jobs pay for plans and compilation.
-    for (let n = 0; n < 3; n++) await runLone(worker, producer);
+    for (let n = 0; n < 3; n++) await runLone([worker], producer);
     await delay(plan.settleMs);
     const before = await readServer(database);
     await delay(plan.watchMs);
@@ -279,9 +313,9 @@ async function measureLatency(system: string, plan: Plan, database: BenchDatabas
     for (let n = 0; n < plan.lone; n++) {
       // Longer than any poll is brisk, and not in step with one.
       await delay(100 + 37 * (n % 7));
-      lone.push(...await runLone(worker, producer));
+      lone.push(...await runLone([worker], producer));
     }
-    const steady = await runSteadily(worker, producer, plan.watchMs);
+    const steady = await runSteadily([worker], producer, 500, plan.watchMs);
     return { system, idleStatementsPerSecond, idle: quantiles(lone), steady: quantiles(steady) };
   } finally {
     await worker.stop();
@@ -289,31 +323,52 @@ async function measureLatency(system: string, plan: Plan, database: BenchDatabas
   }
 }
 
-async function runLone(worker: WorkerProcess, producer: Producer): Promise<readonly number[]> {
-  await producer.enqueue([{ sentAt: preciseNow() }]);
-  return await latenciesOf(worker, 1);
+async function measurePace(system: string, pace: Pace, plan: Plan, database: BenchDatabase): Promise<PaceFigure> {
+  const producer = await systemOf(system).openProducer(database.url);
+  const task = { system, url: database.url, handlerMs: 0 };
+  const workers = await Promise.all(Array.from({ length: pace.processes }, () => spawnWorker(task)));
+  try {
+    await Promise.all(workers.map((worker) => worker.start()));
+    // The first jobs pay for plans, connections and compilation.
+    await runSteadily(workers, producer, pace.jobsPerSecond, plan.watchMs / 5);
+    const latencies = await runSteadily(workers, producer, pace.jobsPerSecond, plan.watchMs);
+    return { system, ...pace, latency: quantiles(latencies) };
+  } finally {
+    await Promise.all(workers.map((worker) => worker.stop()));
+    await producer.close();
+  }
 }
 
-/** Single jobs at 500 a second, whether or not those before have started. */
-async function runSteadily(worker: WorkerProcess, producer: Producer, forMs: number): Promise<readonly number[]> {
+async function runLone(workers: readonly WorkerProcess[], producer: Producer): Promise<readonly number[]> {
+  await producer.enqueue([{ sentAt: preciseNow() }]);
+  return await latenciesOf(workers, 1);
+}
+
+/** Single jobs at a steady rate, whether or not those before have started. */
+async function runSteadily(
+  workers: readonly WorkerProcess[],
+  producer: Producer,
+  jobsPerSecond: number,
+  forMs: number,
+): Promise<readonly number[]> {
   const started = performance.now();
   const pending: Promise<void>[] = [];
   while (performance.now() - started < forMs) {
-    const due = Math.floor((performance.now() - started) / 2);
+    const due = Math.floor((performance.now() - started) * jobsPerSecond / 1000);
     while (pending.length < due) pending.push(producer.enqueue([{ sentAt: preciseNow() }]));
     await delay(1);
   }
   await Promise.all(pending);
-  return await latenciesOf(worker, pending.length);
+  return await latenciesOf(workers, pending.length);
 }
 
-async function latenciesOf(worker: WorkerProcess, count: number): Promise<readonly number[]> {
+async function latenciesOf(workers: readonly WorkerProcess[], count: number): Promise<readonly number[]> {
   const latencies: number[] = [];
   const deadline = performance.now() + PATIENCE_MS;
   while (latencies.length < count) {
     if (performance.now() > deadline) throw new Error("jobs did not start");
     await delay(10);
-    latencies.push(...(await worker.latencies()));
+    for (const worker of workers) latencies.push(...(await worker.latencies()));
   }
   return latencies;
 }
@@ -357,4 +412,10 @@ const LATENCY_HEAD =
 function renderLatency({ system, idle, steady, idleStatementsPerSecond }: LatencyFigure): string {
   const times = [idle.p50, idle.p99, steady.p50, steady.p99].map((ms) => ms.toFixed(1));
   return `| ${system} | ${times.join(" | ")} | ${idleStatementsPerSecond.toFixed(1)} |`;
+}
+
+const PACE_HEAD = "| jobs/s | processes | system | p50, ms | p99, ms |\n|---:|---:|---|---:|---:|";
+
+function renderPace({ system, jobsPerSecond, processes, latency }: PaceFigure): string {
+  return `| ${jobsPerSecond} | ${processes} | ${system} | ${latency.p50.toFixed(1)} | ${latency.p99.toFixed(1)} |`;
 }

@@ -46,9 +46,10 @@ Deno.test("the worker benchmark drains, times and watches each of its systems", 
     await promisify(execFile)(Deno.execPath(), ["run", "-A", main, "worker", "--quick", "--json", report], {
       env: { ...Deno.env.toObject(), DATABASE_URL: url },
     });
-    const { figures, latencies, heapBytes } = JSON.parse(await readFile(report, "utf8")) as {
+    const { figures, latencies, paces, heapBytes } = JSON.parse(await readFile(report, "utf8")) as {
       readonly figures: readonly { readonly name: string; readonly ratio: number; readonly walBytes: number }[];
       readonly latencies: readonly { readonly idle: { readonly count: number; readonly p99: number } }[];
+      readonly paces: readonly { readonly latency: { readonly count: number; readonly p50: number } }[];
       readonly heapBytes: readonly number[];
     };
     assert.equal(figures.length, 10);
@@ -58,6 +59,8 @@ Deno.test("the worker benchmark drains, times and watches each of its systems", 
     }
     assert.equal(latencies.length, 3);
     for (const { idle } of latencies) assert(idle.count === 3 && Number.isFinite(idle.p99));
+    assert.equal(paces.length, 2);
+    for (const { latency } of paces) assert(latency.count > 0 && Number.isFinite(latency.p50));
     assert.equal(heapBytes.length, 10);
   } finally {
     await rm(folder, { recursive: true, force: true });
