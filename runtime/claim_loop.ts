@@ -34,8 +34,8 @@ const BUSY_FROM = 8;
  */
 const SOON_CLAIMS = 2;
 
-/** After how long without work a busy worker sleeps, in milliseconds. */
-const QUIET_MS = 50;
+/** After how long without work or notifications a busy worker sleeps, in milliseconds; it looks as often at least. */
+const QUIET_MS = 100;
 
 /**
  * After how long a busy worker tries whether it may sleep between jobs, in milliseconds, at least; twice as long each time
@@ -276,6 +276,7 @@ export class ClaimLoop {
       }
     }
     const waitMs = Math.max(this.#claimMs, BRISK_POLL_MS) * 2 ** Math.max(this.#emptyClaims - 1, 0);
+    if (this.#isBusy) return Math.min(waitMs, QUIET_MS, pollIntervalMs);
     return waitMs < pollIntervalMs ? waitMs : undefined;
   }
 
