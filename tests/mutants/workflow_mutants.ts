@@ -159,7 +159,7 @@ export const WORKFLOW_MUTANTS: readonly WorkflowMutant[] = [
     to: "",
     isEverywhere: true,
   }),
-  mutant("enqueue: no turns for active keys", "workflow interleaving ^enqueue l$", {
+  mutant("enqueue: no turns for active keys", "workflow interleaving ^enqueue [kl]$", {
     file: WORKFLOWS,
     after: ENQUEUE,
     from: "if jsonb_array_length(requests) > 1 and",
