@@ -53,10 +53,10 @@ const TEST_FAILED = /FAILED \| \d+ passed [^]*\| [1-9]\d* failed/;
 /** What shows that a mutant is no SQL rather than wrong SQL: every test would find it, and none would be tried. */
 const NO_SQL = /syntax error|does not exist|could not determine data type|is ambiguous|schema\.outdated|SyntaxError/;
 
-/** What is tried on a mutant that its own suite does not find. */
 /** How often the interleavings that a mutant should break are looked at, until they do. */
 const LOOKS = 5;
 
+/** What is tried on a mutant that its own suite does not find. */
 const JOB_SUITES: readonly Suite[] = ["model", "clock", "interleaving "];
 const WORKFLOW_SUITES: readonly WorkflowSuite[] = ["workflow", "workflow interleaving "];
 
