@@ -23,6 +23,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   answer jsonb;
+  enqueued_at timestamptz := clock_timestamp();
   is_keyed boolean := requests @? '$[*] ? (@.idempotency_key != null)';
 begin
   if not is_keyed then
@@ -47,21 +48,23 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload, traceparent
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, created_at, payload,
+        traceparent
       )
       select
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
-        coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
+        coalesce(input.priority, defined.priority), coalesce(input.next_run_at, enqueued_at),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null'), input.traceparent
+        coalesce(input.timeout_seconds, defined.timeout_seconds), enqueued_at, coalesce(input.payload, 'null'),
+        input.traceparent
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
       returning id, stage
     ),
     posted as (
-      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
-      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage, occurred_at)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage, enqueued_at
       from inserted
     )
     select jsonb_build_object(
@@ -166,15 +169,15 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, created_at, payload,
         idempotency_key, enqueue_request, traceparent
       )
       select
         fresh.id, fresh.job_type, fresh.organization_id, coalesce(fresh.stage, 'queued'),
         coalesce(fresh.priority, defined.priority),
-        coalesce(fresh.next_run_at::timestamptz, clock_timestamp()),
+        coalesce(fresh.next_run_at::timestamptz, enqueued_at),
         coalesce(fresh.max_attempts, defined.max_attempts),
-        coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
+        coalesce(fresh.timeout_seconds, defined.timeout_seconds), enqueued_at, coalesce(fresh.payload, 'null'),
         fresh.idempotency_key,
         case when fresh.idempotency_key is not null then fresh.enqueue_request end, fresh.traceparent
       from fresh
@@ -186,8 +189,8 @@ begin
       returning id, stage
     ),
     posted as (
-      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
-      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage, occurred_at)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage, enqueued_at
       from inserted
     )
     select

@@ -174,12 +174,19 @@ create unique index job_queue_replay_unique
 on runledger.job_queue (replay_of_job_id, replay_of_run_number, replay_key)
 where replay_of_job_id is not null;
 
--- The state machine of core/job_status.ts. An AFTER trigger whose WHEN clause is false calls nothing.
+-- The state machine of core/job_status.ts. The function is called for the rare changes alone: a lease may end in any way,
+-- and a claim is the only way to one. PostgreSQL reads the WHEN clause from its text once for each statement, so it is short.
 create function runledger.refuse_job_transition() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $fn$
 begin
+  if new.status = old.status
+    or old.status = 'PENDING' and new.status = 'CANCELED'
+    or old.status in ('DEAD_LETTERED', 'CANCELED') and new.status = 'PENDING'
+  then
+    return null;
+  end if;
   raise exception using
     errcode = '23514', constraint = 'job_queue_transition_check', schema = 'runledger', table = 'job_queue',
     message = format('job status cannot change from %s to %s', old.status, new.status);
@@ -189,13 +196,7 @@ $fn$;
 create trigger job_queue_transition_check
 after update of status on runledger.job_queue
 for each row
-when (
-  not case old.status
-    when 'LEASED' then new.status in ('SUCCEEDED', 'PENDING', 'DEAD_LETTERED', 'CANCELED', 'LEASED')
-    when 'PENDING' then new.status in ('LEASED', 'CANCELED', 'PENDING')
-    else new.status = old.status or (new.status = 'PENDING' and old.status <> 'SUCCEEDED')
-  end
-)
+when (old.status <> 'LEASED' and (old.status <> 'PENDING' or new.status <> 'LEASED'))
 execute function runledger.refuse_job_transition();
 
 -- The ledger. It has no foreign key to job_queue: the check would read the job's row once more for each event, and the
@@ -363,6 +364,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   answer jsonb;
+  enqueued_at timestamptz := clock_timestamp();
   is_keyed boolean := requests @? '$[*] ? (@.idempotency_key != null)';
 begin
   if not is_keyed then
@@ -387,21 +389,23 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload, traceparent
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, created_at, payload,
+        traceparent
       )
       select
         input.id, input.job_type, input.organization_id, coalesce(input.stage, 'queued'),
-        coalesce(input.priority, defined.priority), coalesce(input.next_run_at, clock_timestamp()),
+        coalesce(input.priority, defined.priority), coalesce(input.next_run_at, enqueued_at),
         coalesce(input.max_attempts, defined.max_attempts),
-        coalesce(input.timeout_seconds, defined.timeout_seconds), coalesce(input.payload, 'null'), input.traceparent
+        coalesce(input.timeout_seconds, defined.timeout_seconds), enqueued_at, coalesce(input.payload, 'null'),
+        input.traceparent
       from input
       join defined on defined.job_type = input.job_type
       where (select undefined.job_types from undefined) is null
       returning id, stage
     ),
     posted as (
-      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
-      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage, occurred_at)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage, enqueued_at
       from inserted
     )
     select jsonb_build_object(
@@ -506,15 +510,15 @@ begin
     ),
     inserted as (
       insert into runledger.job_queue (
-        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, payload,
+        id, job_type, organization_id, stage, priority, next_run_at, max_attempts, timeout_seconds, created_at, payload,
         idempotency_key, enqueue_request, traceparent
       )
       select
         fresh.id, fresh.job_type, fresh.organization_id, coalesce(fresh.stage, 'queued'),
         coalesce(fresh.priority, defined.priority),
-        coalesce(fresh.next_run_at::timestamptz, clock_timestamp()),
+        coalesce(fresh.next_run_at::timestamptz, enqueued_at),
         coalesce(fresh.max_attempts, defined.max_attempts),
-        coalesce(fresh.timeout_seconds, defined.timeout_seconds), coalesce(fresh.payload, 'null'),
+        coalesce(fresh.timeout_seconds, defined.timeout_seconds), enqueued_at, coalesce(fresh.payload, 'null'),
         fresh.idempotency_key,
         case when fresh.idempotency_key is not null then fresh.enqueue_request end, fresh.traceparent
       from fresh
@@ -526,8 +530,8 @@ begin
       returning id, stage
     ),
     posted as (
-      insert into runledger.job_events (job_id, seq, run_number, event_type, stage)
-      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage
+      insert into runledger.job_events (job_id, seq, run_number, event_type, stage, occurred_at)
+      select inserted.id, 1, 1, 'ENQUEUED', inserted.stage, enqueued_at
       from inserted
     )
     select
@@ -2433,11 +2437,13 @@ revoke all on function runledger.set_job_definitions_enabled(jsonb, boolean, jso
 --
 -- wanted_types: an array of texts. spare_count: how many candidates beyond the wanted ones to look at. last_position: the
 -- position that an earlier claim of this worker gave, {} for none yet, null for a worker that keeps none; resumes: whether
--- to start there. Returns one row for each job, in claim order, or a single one without a job. In all of them are the
--- same candidate_count and is_everywhere (whether it looked at all jobs), in the first one the position to keep, if any.
+-- to start there. The first row tells of the claim: candidate_count, is_everywhere (whether it looked at all jobs) and the
+-- position to keep, if any. Each other row is a claimed job, in no order; claim order is priority, the highest first, then
+-- waited_us, the longest first, then id.
 --
 -- Locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody.
--- Index: job_queue_claim_index, entered once for each (type, priority) that has a pending job; workflow_steps_pkey.
+-- Index: job_queue_claim_index, entered once for each (type, priority) that has a pending job; workflow_steps_pkey,
+-- workflow_runs_pkey, workflow_step_dependencies_pkey for jobs that are steps.
 create function runledger.claim_jobs(
   wanted_types jsonb,
   wanted_count integer,
@@ -2465,7 +2471,7 @@ create function runledger.claim_jobs(
   progress_total text,
   workflow_run_id uuid,
   traceparent text,
-  waited_ms text,
+  waited_us text,
   step_key text,
   prerequisites text
 )
@@ -2485,6 +2491,8 @@ declare
     false
   );
   leased_payload jsonb := jsonb_build_object('worker_id', claimer, 'lease_ms', lease_ms);
+  due_rows tid[];
+  claimed_at timestamptz;
 begin
   -- scanned hops along the index from one (type, priority) to the next, so that neither finished jobs, nor jobs of other
   -- types, nor a million jobs scheduled for next year are ever read. candidates merges the due ones of each into one
@@ -2498,7 +2506,6 @@ begin
   -- claimed since must be walked over: 0.2 to 0.3 microseconds each, in every claim. When that takes more than a
   -- millisecond, a position is given, and until rescan_at the next claims start there. So at most a tenth of the time is
   -- spent on finding heads, and it is done once a second at least.
-  return query
   with recursive wanted as (
     -- The array makes PostgreSQL expect a few types rather than a hundred.
     select wanted.job_type
@@ -2597,10 +2604,10 @@ begin
     limit wanted_count + spare_count
   ),
   due as materialized (
-    select locked.ctid, locked.id
+    select locked.ctid, locked.job_type, locked.priority, locked.next_run_at, locked.id
     from candidates
     cross join lateral (
-      select queue.ctid, queue.id
+      select queue.ctid, queue.job_type, queue.priority, queue.next_run_at, queue.id
       from runledger.job_queue as queue
       where queue.ctid = candidates.ctid
         and queue.status = 'PENDING'
@@ -2609,36 +2616,13 @@ begin
     ) as locked
     limit wanted_count
   ),
-  claimed as (
-    update runledger.job_queue as queue
-    set status = 'LEASED',
-      stage = 'running',
-      attempt = queue.attempt + 1,
-      event_seq = queue.event_seq + 1,
-      worker_id = claimer,
-      lease_token = new_lease_token,
-      lease_expires_at = clock_timestamp() + lease_ms * interval '1 millisecond',
-      last_heartbeat_at = clock_timestamp(),
-      started_at = coalesce(queue.started_at, clock_timestamp())
-    where queue.ctid = any (array(select due.ctid from due))
-    returning
-      queue.id, queue.job_type, queue.organization_id, queue.priority, queue.next_run_at, queue.run_number,
-      queue.attempt, queue.max_attempts, queue.timeout_seconds, queue.event_seq, queue.payload, queue.checkpoint,
-      queue.progress_done, queue.progress_total, queue.workflow_run_id, queue.traceparent
-  ),
-  posted as (
-    insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
-    select
-      claimed.id, claimed.event_seq, claimed.run_number, claimed.attempt, 'LEASED', 'running', leased_payload
-    from claimed
-  ),
   -- How far each (type, priority) has got. One that has no job now is entered at the time of this scan.
   reached as (
     select distinct on (place.job_type, place.priority)
       place.job_type, place.priority, place.next_run_at, place.id
     from (
-      select claimed.job_type, claimed.priority, claimed.next_run_at, claimed.id
-      from claimed
+      select due.job_type, due.priority, due.next_run_at, due.id
+      from due
       union all
       select heads.job_type, heads.priority, heads.next_run_at, heads.id
       from heads
@@ -2647,32 +2631,65 @@ begin
       from jsonb_to_recordset(last_position -> 'floors') as floor (job_type text, priority integer)
       where not exists (select from heads where heads.job_type = floor.job_type and heads.priority = floor.priority)
     ) as place
-    where (select measured.has_position from measured)
     order by place.job_type, place.priority, place.next_run_at desc, place.id desc
   )
   select
-    (select count(*)::integer from candidates),
+    array(select due.ctid from due),
+    (select count(*) from candidates),
     starts_everywhere,
     case
-      when measured.has_position and claimed.id is not distinct from (select due.id from due limit 1) then
+      when measured.has_position then
         jsonb_build_object(
           'job_types', wanted_types, 'rescan_at', measured.rescan_at,
           'floors', (select coalesce(jsonb_agg(reached), '[]') from reached)
         )::text
-    end,
-    claimed.id, claimed.job_type, claimed.organization_id, claimed.priority, claimed.run_number, claimed.attempt,
-    claimed.max_attempts, claimed.timeout_seconds, claimed.payload::text, claimed.checkpoint::text,
-    claimed.progress_done::text, claimed.progress_total::text, claimed.workflow_run_id,
-    coalesce(claimed.traceparent, step.traceparent),
-    (date_part('epoch', clock_timestamp() - claimed.next_run_at) * 1000)::bigint::text,
-    step.step_key, step.prerequisites::text
-  from measured
-  left join claimed on true
-  left join lateral (
+    end
+  into due_rows, candidate_count, is_everywhere, next_position
+  from measured;
+
+  return next;
+  if due_rows = '{}' then
+    return;
+  end if;
+  claimed_at := clock_timestamp();
+
+  -- The update is the statement itself and gives its rows straight out: as a part of a larger one, the rows are stored and
+  -- read again. What is posted is read from the rows as they were, which are locked.
+  return query
+  with posted as (
+    insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
     select
-      own.step_key,
-      (select run.traceparent from runledger.workflow_runs as run where run.id = own.run_id) as traceparent,
-      (
+      queue.id, queue.event_seq + 1, queue.run_number, queue.attempt + 1, 'LEASED', 'running', leased_payload
+    from runledger.job_queue as queue
+    where queue.ctid = any (due_rows)
+  )
+  update runledger.job_queue as queue
+  set status = 'LEASED',
+    stage = 'running',
+    attempt = queue.attempt + 1,
+    event_seq = queue.event_seq + 1,
+    worker_id = claimer,
+    lease_token = new_lease_token,
+    lease_expires_at = claimed_at + lease_ms * interval '1 millisecond',
+    last_heartbeat_at = claimed_at,
+    started_at = coalesce(queue.started_at, claimed_at)
+  where queue.ctid = any (due_rows)
+  returning
+    null::integer, null::boolean, null::text,
+    queue.id, queue.job_type, queue.organization_id, queue.priority, queue.run_number, queue.attempt,
+    queue.max_attempts, queue.timeout_seconds, queue.payload::text, queue.checkpoint::text,
+    queue.progress_done::text, queue.progress_total::text, queue.workflow_run_id,
+    case
+      when queue.workflow_run_id is null or queue.traceparent is not null then queue.traceparent
+      else (select run.traceparent from runledger.workflow_runs as run where run.id = queue.workflow_run_id)
+    end,
+    (date_part('epoch', claimed_at - queue.next_run_at) * 1000000)::bigint::text,
+    case
+      when queue.workflow_run_id is not null then
+        (select step.step_key from runledger.workflow_steps as step where step.id = queue.id)
+    end,
+    case
+      when queue.workflow_run_id is not null then (
         select jsonb_object_agg(
           prerequisite.step_key,
           jsonb_build_object('status', prerequisite.status)
@@ -2680,17 +2697,13 @@ begin
               when coalesce(prerequisite.output, job.output) is null then '{}'
               else jsonb_build_object('output', coalesce(prerequisite.output, job.output))
             end
-        )
+        )::text
         from runledger.workflow_step_dependencies as edge
         join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
         left join runledger.job_queue as job on job.id = prerequisite.id
-        where edge.dependent_step_id = own.id
-      ) as prerequisites
-    from runledger.workflow_steps as own
-    -- Null for a job that is no step: then the index is not even entered.
-    where own.id = case when claimed.workflow_run_id is not null then claimed.id end
-  ) as step on true
-  order by claimed.priority desc, claimed.next_run_at, claimed.id;
+        where edge.dependent_step_id = queue.id
+      )
+    end;
 end
 $fn$;
 
@@ -2726,6 +2739,9 @@ set enable_seqscan = off
 set jit = off
 as $fn$
 #variable_conflict use_column
+declare
+  settled_at timestamptz;
+  ended_steps jsonb;
 begin
   if array_remove(workflow_run_ids, null) <> '{}' then
     perform
@@ -2743,182 +2759,256 @@ begin
   order by queue.id
   for no key update;
 
-  return query
-  with fenced as materialized (
+  settled_at := clock_timestamp();
+
+  -- Most succeed, and need little of what the other outcomes need.
+  if 'succeeded' = any (kinds) then
+    with settled as (
+      update runledger.job_queue as queue
+      set status = 'SUCCEEDED',
+        stage = 'completed',
+        event_seq = queue.event_seq + 1,
+        worker_id = null,
+        lease_token = null,
+        lease_expires_at = null,
+        last_heartbeat_at = null,
+        finished_at = settled_at,
+        progress_done = coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done),
+        progress_total = coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total),
+        checkpoint = coalesce(outcome.more -> 'checkpoint', queue.checkpoint),
+        output = outcome.more -> 'output',
+        status_reason = null,
+        last_error_code = null,
+        last_error_message = null
+      from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+        as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+      where outcome.kind = 'succeeded'
+        and queue.id = outcome.job_id
+        -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
+        and queue.lease_token = outcome.lease_token
+        and queue.run_number = outcome.run_number
+        and queue.attempt = outcome.attempt
+        and queue.workflow_run_id is not distinct from outcome.workflow_run_id
+        and queue.lease_expires_at > settled_at
+        and coalesce(
+          coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
+            <= coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total),
+          true
+        )
+      returning
+        queue.id, queue.event_seq, queue.run_number, queue.attempt, queue.progress_done, queue.progress_total,
+        queue.workflow_run_id, outcome.place::integer as place
+    ),
+    posted as (
+      insert into runledger.job_events (
+        job_id, seq, run_number, attempt, event_type, stage, progress_done, progress_total
+      )
+      select
+        settled.id, settled.event_seq, settled.run_number, settled.attempt, 'SUCCEEDED', 'completed',
+        settled.progress_done, settled.progress_total
+      from settled
+    )
     select
-      outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
-      case outcome.kind
-        when 'succeeded' then 'SUCCEEDED'
-        when 'canceled' then 'CANCELED'
-        when 'failed' then
-          case
-            when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
-              'DEAD_LETTERED'
+      'SUCCEEDED', array_agg(settled.place),
+      jsonb_agg(jsonb_build_object(
+        'step_id', settled.id, 'run_id', settled.workflow_run_id, 'status', 'SUCCEEDED', 'reason', 'SUCCEEDED'
+      )) filter (where settled.workflow_run_id is not null)
+    into status, places, ended_steps
+    from settled;
+    if places is not null then
+      return next;
+    end if;
+  end if;
+
+  -- The others; and of the successes those that contradict what is stored, to say so.
+  if coalesce(cardinality(places), 0) < cardinality(job_ids) then
+    for status, next_run_at, refusal, places, release in
+      with fenced as materialized (
+        select
+          outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
+          case outcome.kind
+            when 'canceled' then 'CANCELED'
+            when 'failed' then
+              case
+                when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
+                  'DEAD_LETTERED'
+                else 'PENDING'
+              end
             else 'PENDING'
+          end as next_status,
+          case
+            when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
+              > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
+              then 'job.invalid_progress'
+            when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
+              select
+              from runledger.workflow_steps as step
+              where step.id = queue.id
+                and step.allows_continuation
+            )
+              then 'job.workflow_handler_continuation_not_enabled'
+          end as refusal
+        from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
+          as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
+        join runledger.job_queue as queue on queue.id = outcome.job_id
+        where (outcome.kind <> 'succeeded' or outcome.more ?| '{progress_done,progress_total}')
+          and queue.lease_token = outcome.lease_token
+          and queue.run_number = outcome.run_number
+          and queue.attempt = outcome.attempt
+          and queue.workflow_run_id is not distinct from outcome.workflow_run_id
+          and (queue.lease_expires_at <= settled_at) = reaps
+      ),
+      settled as (
+        update runledger.job_queue as queue
+        set status = held.next_status,
+          stage = case held.next_status when 'PENDING' then 'queued' else queue.stage end,
+          run_number = queue.run_number + (held.kind = 'continued')::integer,
+          attempt = case held.kind when 'continued' then 0 when 'snoozed' then queue.attempt - 1 else queue.attempt end,
+          event_seq = queue.event_seq + 1 + (held.kind = 'failed')::integer,
+          next_run_at = case
+            when held.next_status = 'PENDING' then
+              greatest(
+                settled_at + (held.more ->> 'delay_ms')::bigint * interval '1 millisecond',
+                settled_at + (held.more ->> 'not_before_delay_ms')::bigint * interval '1 millisecond',
+                (held.more ->> 'not_before')::timestamptz
+              )
+            else queue.next_run_at
+          end,
+          worker_id = null,
+          lease_token = null,
+          lease_expires_at = null,
+          last_heartbeat_at = null,
+          started_at = case held.kind when 'continued' then null else queue.started_at end,
+          finished_at = case when held.next_status <> 'PENDING' then settled_at end,
+          progress_done = coalesce((held.more ->> 'progress_done')::bigint, queue.progress_done),
+          progress_total = coalesce((held.more ->> 'progress_total')::bigint, queue.progress_total),
+          checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint),
+          status_reason = case held.kind when 'failed' then held.more ->> 'failure_kind' else held.more ->> 'reason' end,
+          -- Neither a snooze nor a cancellation says that it went well: what the last attempt met stays in sight.
+          last_error_code = case
+            when held.kind in ('snoozed', 'canceled') then queue.last_error_code
+            else held.more ->> 'error_code'
+          end,
+          last_error_message = case
+            when held.kind in ('snoozed', 'canceled') then queue.last_error_message
+            else held.more ->> 'error_message'
           end
-        else 'PENDING'
-      end as next_status,
-      case
-        when coalesce((outcome.more ->> 'progress_done')::bigint, queue.progress_done)
-          > coalesce((outcome.more ->> 'progress_total')::bigint, queue.progress_total)
-          then 'job.invalid_progress'
-        when outcome.kind = 'continued' and queue.workflow_run_id is not null and not exists (
-          select
-          from runledger.workflow_steps as step
-          where step.id = queue.id
-            and step.allows_continuation
+        from fenced as held
+        where queue.ctid = held.ctid
+          and held.refusal is null
+          and held.kind <> 'succeeded'
+        returning
+          queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
+          queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id,
+          held.place, held.kind, held.run_number, held.attempt, held.more,
+          case
+            when queue.status <> 'DEAD_LETTERED' then null
+            when held.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') then 'FAILURE_KIND_NON_RETRYABLE'
+            when held.more ->> 'failure_kind' = 'LEASE_EXPIRED' then 'LEASE_EXPIRED'
+            else 'ATTEMPTS_EXHAUSTED'
+          end as dead_reason,
+          case queue.status when 'DEAD_LETTERED' then queue.payload end as dead_payload,
+          case queue.status when 'DEAD_LETTERED' then queue.checkpoint end as dead_checkpoint
+      ),
+      posted as (
+        insert into runledger.job_events (
+          job_id, seq, run_number, attempt, event_type, stage, progress_done, progress_total, payload
         )
-          then 'job.workflow_handler_continuation_not_enabled'
-      end as refusal
-    from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
-      as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-    join runledger.job_queue as queue on queue.id = outcome.job_id
-    -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
-    where queue.lease_token = outcome.lease_token
-      and queue.run_number = outcome.run_number
-      and queue.attempt = outcome.attempt
-      and queue.workflow_run_id is not distinct from outcome.workflow_run_id
-      and (queue.lease_expires_at <= clock_timestamp()) = reaps
-  ),
-  settled as (
-    update runledger.job_queue as queue
-    set status = held.next_status,
-      stage = case held.next_status when 'SUCCEEDED' then 'completed' when 'PENDING' then 'queued' else queue.stage end,
-      run_number = queue.run_number + (held.kind = 'continued')::integer,
-      attempt = case held.kind when 'continued' then 0 when 'snoozed' then queue.attempt - 1 else queue.attempt end,
-      event_seq = queue.event_seq + 1 + (held.kind = 'failed')::integer,
-      next_run_at = case
-        when held.next_status = 'PENDING' then
-          greatest(
-            clock_timestamp() + (held.more ->> 'delay_ms')::bigint * interval '1 millisecond',
-            clock_timestamp() + (held.more ->> 'not_before_delay_ms')::bigint * interval '1 millisecond',
-            (held.more ->> 'not_before')::timestamptz
-          )
-        else queue.next_run_at
-      end,
-      worker_id = null,
-      lease_token = null,
-      lease_expires_at = null,
-      last_heartbeat_at = null,
-      started_at = case held.kind when 'continued' then null else queue.started_at end,
-      finished_at = case when held.next_status <> 'PENDING' then clock_timestamp() end,
-      progress_done = coalesce((held.more ->> 'progress_done')::bigint, queue.progress_done),
-      progress_total = coalesce((held.more ->> 'progress_total')::bigint, queue.progress_total),
-      checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint),
-      output = case held.kind when 'succeeded' then held.more -> 'output' end,
-      status_reason = case held.kind when 'failed' then held.more ->> 'failure_kind' else held.more ->> 'reason' end,
-      -- Neither a snooze nor a cancellation says that it went well: what the last attempt met stays in sight.
-      last_error_code = case
-        when held.kind in ('snoozed', 'canceled') then queue.last_error_code
-        else held.more ->> 'error_code'
-      end,
-      last_error_message = case
-        when held.kind in ('snoozed', 'canceled') then queue.last_error_message
-        else held.more ->> 'error_message'
-      end
-    from fenced as held
-    where queue.ctid = held.ctid
-      and held.refusal is null
-    returning
-      queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
-      queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id,
-      held.place, held.kind, held.run_number, held.attempt, held.more,
-      case
-        when queue.status <> 'DEAD_LETTERED' then null
-        when held.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') then 'FAILURE_KIND_NON_RETRYABLE'
-        when held.more ->> 'failure_kind' = 'LEASE_EXPIRED' then 'LEASE_EXPIRED'
-        else 'ATTEMPTS_EXHAUSTED'
-      end as dead_reason,
-      case queue.status when 'DEAD_LETTERED' then queue.payload end as dead_payload,
-      case queue.status when 'DEAD_LETTERED' then queue.checkpoint end as dead_checkpoint
-  ),
-  posted as (
-    insert into runledger.job_events (
-      job_id, seq, run_number, attempt, event_type, stage, progress_done, progress_total, payload
-    )
-    select
-      settled.id, settled.event_seq - (settled.kind = 'failed')::integer, settled.run_number, settled.attempt,
-      case settled.kind
-        when 'succeeded' then 'SUCCEEDED' when 'failed' then 'FAILED' when 'canceled' then 'CANCELED' else 'REQUEUED'
-      end,
-      case settled.kind when 'failed' then 'running' else settled.stage end,
-      settled.progress_done, settled.progress_total,
-      case settled.kind
-        when 'succeeded' then null
-        when 'failed' then jsonb_build_object(
-          'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
-          'error_message', settled.more ->> 'error_message'
+        select
+          settled.id, settled.event_seq - (settled.kind = 'failed')::integer, settled.run_number, settled.attempt,
+          case settled.kind when 'failed' then 'FAILED' when 'canceled' then 'CANCELED' else 'REQUEUED' end,
+          case settled.kind when 'failed' then 'running' else settled.stage end,
+          settled.progress_done, settled.progress_total,
+          case settled.kind
+            when 'failed' then jsonb_build_object(
+              'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
+              'error_message', settled.more ->> 'error_message'
+            )
+            when 'canceled' then jsonb_strip_nulls(jsonb_build_object('reason', settled.more ->> 'reason'))
+            when 'continued' then jsonb_build_object(
+              'requeue_kind', 'HANDLER_CONTINUATION', 'reason', 'HANDLER_CONTINUATION',
+              'next_run_number', settled.run_number + 1, 'next_run_at', settled.next_run_at,
+              'delay_ms', settled.more -> 'delay_ms'
+            )
+            else jsonb_build_object(
+              'requeue_kind', 'SNOOZE', 'reason', settled.more ->> 'reason', 'next_run_at', settled.next_run_at,
+              'delay_ms', settled.more -> 'delay_ms'
+            )
+          end
+        from settled
+        union all
+        select
+          settled.id, settled.event_seq, settled.run_number, settled.attempt,
+          case settled.status when 'PENDING' then 'RETRY_SCHEDULED' else 'DEAD_LETTERED' end,
+          settled.stage, null, null,
+          case settled.status
+            when 'PENDING' then jsonb_strip_nulls(jsonb_build_object(
+              'kind', settled.more ->> 'failure_kind', 'retry_delay_ms', settled.more -> 'delay_ms',
+              'requested_retry_not_before', settled.more ->> 'not_before',
+              'requested_retry_delay_ms', settled.more -> 'not_before_delay_ms', 'next_run_at', settled.next_run_at
+            ))
+            else jsonb_build_object(
+              'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
+              'reason', settled.dead_reason
+            )
+          end
+        from settled
+        where settled.kind = 'failed'
+      ),
+      buried as (
+        insert into runledger.job_dead_letters (
+          job_id, job_type, organization_id, run_number, attempt, failure_kind, reason, error_code, error_message,
+          failed_at, payload_snapshot, checkpoint_snapshot
         )
-        when 'canceled' then jsonb_strip_nulls(jsonb_build_object('reason', settled.more ->> 'reason'))
-        when 'continued' then jsonb_build_object(
-          'requeue_kind', 'HANDLER_CONTINUATION', 'reason', 'HANDLER_CONTINUATION',
-          'next_run_number', settled.run_number + 1, 'next_run_at', settled.next_run_at,
-          'delay_ms', settled.more -> 'delay_ms'
-        )
-        else jsonb_build_object(
-          'requeue_kind', 'SNOOZE', 'reason', settled.more ->> 'reason', 'next_run_at', settled.next_run_at,
-          'delay_ms', settled.more -> 'delay_ms'
-        )
-      end
-    from settled
-    union all
-    select
-      settled.id, settled.event_seq, settled.run_number, settled.attempt,
-      case settled.status when 'PENDING' then 'RETRY_SCHEDULED' else 'DEAD_LETTERED' end,
-      settled.stage, null, null,
-      case settled.status
-        when 'PENDING' then jsonb_strip_nulls(jsonb_build_object(
-          'kind', settled.more ->> 'failure_kind', 'retry_delay_ms', settled.more -> 'delay_ms',
-          'requested_retry_not_before', settled.more ->> 'not_before',
-          'requested_retry_delay_ms', settled.more -> 'not_before_delay_ms', 'next_run_at', settled.next_run_at
-        ))
-        else jsonb_build_object(
-          'kind', settled.more ->> 'failure_kind', 'error_code', settled.more ->> 'error_code',
-          'reason', settled.dead_reason
-        )
-      end
-    from settled
-    where settled.kind = 'failed'
-  ),
-  buried as (
-    insert into runledger.job_dead_letters (
-      job_id, job_type, organization_id, run_number, attempt, failure_kind, reason, error_code, error_message,
-      failed_at, payload_snapshot, checkpoint_snapshot
-    )
-    select
-      settled.id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt,
-      settled.more ->> 'failure_kind', settled.dead_reason, settled.more ->> 'error_code',
-      settled.more ->> 'error_message', settled.finished_at, settled.dead_payload, settled.dead_checkpoint
-    from settled
-    where settled.status = 'DEAD_LETTERED'
-  ),
-  released as materialized (
-    select runledger.finish_workflow_steps(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'step_id', settled.id, 'run_id', settled.workflow_run_id,
-      'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
-      'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind', 'SUCCEEDED'),
-      'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
-    ))), tells) as told
-    from settled
-    where settled.workflow_run_id is not null
-      and settled.status <> 'PENDING'
-    having count(*) > 0
-  )
-  select
-    settled.status, case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end, null,
-    array_agg(settled.place), null::jsonb
-  from settled
-  where (select count(*) from released) >= 0
-  group by 1, 2
-  union all
-  select null, null, fenced.refusal, array_agg(fenced.place), null
-  from fenced
-  where fenced.refusal is not null
-  group by 3
-  union all
-  select null, null, null, null, released.told
-  from released
-  where released.told is not null;
+        select
+          settled.id, settled.job_type, settled.organization_id, settled.run_number, settled.attempt,
+          settled.more ->> 'failure_kind', settled.dead_reason, settled.more ->> 'error_code',
+          settled.more ->> 'error_message', settled.finished_at, settled.dead_payload, settled.dead_checkpoint
+        from settled
+        where settled.status = 'DEAD_LETTERED'
+      )
+      select
+        settled.status, case settled.status when 'PENDING' then extract(epoch from settled.next_run_at)::text end, null,
+        array_agg(settled.place), null::jsonb
+      from settled
+      group by 1, 2
+      union all
+      select null, null, fenced.refusal, array_agg(fenced.place), null
+      from fenced
+      where fenced.refusal is not null
+      group by 3
+      union all
+      select
+        null, null, null, null,
+        jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'step_id', settled.id, 'run_id', settled.workflow_run_id,
+          'status', case settled.status when 'DEAD_LETTERED' then 'FAILED' else settled.status end,
+          'reason', coalesce(settled.more ->> 'reason', settled.more ->> 'failure_kind'),
+          'error_code', settled.more ->> 'error_code', 'error_message', settled.more ->> 'error_message'
+        )))
+      from settled
+      where settled.workflow_run_id is not null
+        and settled.status <> 'PENDING'
+      having count(*) > 0
+    loop
+      if release is null then
+        return next;
+      else
+        ended_steps := coalesce(ended_steps, '[]') || release;
+      end if;
+    end loop;
+  end if;
+
+  if ended_steps is not null then
+    release := runledger.finish_workflow_steps(ended_steps, tells);
+    if release is not null then
+      status := null;
+      next_run_at := null;
+      refusal := null;
+      places := null;
+      return next;
+    end if;
+  end if;
 end
 $fn$;
 

@@ -108,6 +108,7 @@ export function present<Fields extends object>(
   fields: Fields,
 ): { [Key in keyof Fields]: Exclude<Fields[Key], undefined> } {
   const kept: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(fields)) if (value !== undefined) kept[name] = value;
+  // Not by Object.entries, which makes an array of each field: rows come by the thousand.
+  for (const name in fields) if (fields[name] !== undefined) kept[name] = fields[name];
   return kept as { [Key in keyof Fields]: Exclude<Fields[Key], undefined> };
 }

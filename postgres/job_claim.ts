@@ -110,7 +110,7 @@ const SPARE_CANDIDATES: readonly number[] = [64, 1000, 4000, 16_000];
 const WIDE_CLAIMS = 8;
 
 // locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody. See the function.
-// always a row.
+// a row that tells of the claim, then one for each claimed job.
 const CLAIM = `
 select *
 from runledger.claim_jobs(
@@ -169,9 +169,9 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
       ],
       { write: true },
     );
-    const [first] = rows;
+    const [first, ...jobs] = rows;
     if (first === undefined) throw new RunledgerError("db.unexpected_result");
-    for (const row of rows) if (row["job_id"] !== null) claimed.push(decodeClaimedJob(row, leaseToken));
+    for (const row of jobs.sort(compareClaimOrder)) claimed.push(decodeClaimedJob(row, leaseToken));
     if (cursor !== undefined) cursor.position = readOptionalText(first, "next_position");
     if (claimed.length >= limit) break;
     const areRivalsAhead = readInteger(first, "candidate_count") >= wanted + spare;
@@ -186,6 +186,13 @@ export function assertLeaseMs(leaseMs: number): void {
   if (!Number.isInteger(leaseMs) || leaseMs < 1 || leaseMs > MAX_LEASE_MS) {
     throw new RunledgerError("job.invalid_lease_duration", { details: { field: "leaseMs" } });
   }
+}
+
+/** By priority, highest first, then by due time, then by id. */
+function compareClaimOrder(one: Row, other: Row): number {
+  return readInteger(other, "priority") - readInteger(one, "priority") ||
+    readInteger(other, "waited_us") - readInteger(one, "waited_us") ||
+    (readText(one, "job_id") < readText(other, "job_id") ? -1 : 1);
 }
 
 function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
@@ -204,7 +211,7 @@ function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
     checkpoint: readOptionalJson(row, "checkpoint"),
     progressDone: readOptionalInteger(row, "progress_done"),
     progressTotal: readOptionalInteger(row, "progress_total"),
-    waitedMs: readInteger(row, "waited_ms"),
+    waitedMs: Math.floor(readInteger(row, "waited_us") / 1000),
     traceparent: readOptionalText(row, "traceparent"),
     workflowRunId,
     workflow: workflowRunId === undefined ? undefined : {

@@ -236,6 +236,7 @@ const FAILURE = { code: "test.failed", message: "no" } as const;
 const OUTCOMES: readonly JobOutcome[] = [
   { kind: "succeeded" },
   { kind: "succeeded", output: { sum: 1 }, progress: { done: 2 } },
+  { kind: "succeeded", progress: { done: 4 } },
   { kind: "failed", failure: { kind: "RETRYABLE", ...FAILURE }, retryDelayMs: 0, checkpoint: [1] },
   { kind: "failed", failure: { kind: "TIMEOUT", ...FAILURE } },
   { kind: "failed", failure: { kind: "TERMINAL", ...FAILURE } },

@@ -20,7 +20,7 @@ export interface Edit {
 }
 
 /** A suite of tests that mutants are tried on; `interleaving` may be narrowed to operations by name. */
-export type Suite = "model" | "clock" | `interleaving ${string}`;
+export type Suite = "model" | "clock" | "path" | `interleaving ${string}`;
 
 /** A deliberate defect. */
 export interface Mutant {
@@ -31,7 +31,11 @@ export interface Mutant {
 }
 
 const CLAIM_AND_SETTLE = "migrations/0007_claim_and_settle.sql";
-const FENCE = "queue.lease_expires_at <= clock_timestamp()";
+/** Successes have a statement of their own, and so a fence of their own. */
+const FENCES = [
+  { of: "successes", after: "if 'succeeded' = any (kinds)", expiry: "and queue.lease_expires_at > settled_at" },
+  { of: "others", after: "fenced as", expiry: "and (queue.lease_expires_at <= settled_at) = reaps" },
+];
 const LEASE = "postgres/job_lease.ts";
 const REAP = "postgres/job_reap.ts";
 const REQUEUE = "postgres/job_requeue.ts";
@@ -49,43 +53,43 @@ function mutant(name: string, suite: Suite, ...edits: readonly Edit[]): Mutant {
 
 /** Every mutant. */
 export const MUTANTS: readonly Mutant[] = [
-  mutant("settle: expiry not compared", "model", {
-    file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: `and (${FENCE}) = reaps`,
-    to: "",
-  }),
+  ...FENCES.flatMap(({ of, after, expiry }) => [
+    mutant(`settle: expiry of ${of} not compared`, "model", { file: CLAIM_AND_SETTLE, after, from: expiry, to: "" }),
+    mutant(`settle: token of ${of} not compared`, "model", {
+      file: CLAIM_AND_SETTLE,
+      after,
+      from: "queue.lease_token = outcome.lease_token",
+      to: "queue.lease_token is not null",
+    }),
+    mutant(`settle: attempt of ${of} not compared`, "model", {
+      file: CLAIM_AND_SETTLE,
+      after,
+      from: "and queue.attempt = outcome.attempt",
+      to: "",
+    }),
+    mutant(`settle: run of ${of} not compared`, "model", {
+      file: CLAIM_AND_SETTLE,
+      after,
+      from: "and queue.run_number = outcome.run_number",
+      to: "",
+    }),
+  ]),
   mutant("settle: expiry by the start of the transaction", "clock", {
     file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: FENCE,
-    to: "queue.lease_expires_at <= now()",
+    from: "settled_at := clock_timestamp();",
+    to: "settled_at := now();",
   }),
   mutant("settle: expiry by the start of the statement", "clock", {
     file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: FENCE,
-    to: "queue.lease_expires_at <= statement_timestamp()",
+    from: "settled_at := clock_timestamp();",
+    to: "settled_at := statement_timestamp();",
   }),
-  mutant("settle: token not compared", "model", {
+  mutant("settle: the clock is read before the lock is had", "clock", {
     file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: "where queue.lease_token = outcome.lease_token",
-    to: "where queue.lease_token is not null",
-  }),
-  mutant("settle: attempt not compared", "model", {
-    file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: "and queue.attempt = outcome.attempt",
-    to: "",
-  }),
-  mutant("settle: run not compared", "model", {
-    file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: "and queue.run_number = outcome.run_number",
-    to: "",
-  }),
-  mutant("settle: job not locked", "interleaving ^succeed$", {
+    from: "settled_at timestamptz;",
+    to: "settled_at timestamptz := clock_timestamp();",
+  }, { file: CLAIM_AND_SETTLE, from: "settled_at := clock_timestamp();", to: "" }),
+  mutant("settle: job not locked", "clock", {
     file: CLAIM_AND_SETTLE,
     after: "function runledger.settle_jobs",
     from: "order by queue.id for no key update",
@@ -97,11 +101,23 @@ export const MUTANTS: readonly Mutant[] = [
     from: "order by queue.id for no key update",
     to: "order by array_position(job_ids, queue.id) for no key update",
   }),
+  mutant("settle: success not posted", "model", {
+    file: CLAIM_AND_SETTLE,
+    after: "if 'succeeded' = any (kinds)",
+    from: "from settled )",
+    to: "from settled where settled.attempt > 1 )",
+  }),
   mutant("settle: outcome not posted", "model", {
     file: CLAIM_AND_SETTLE,
-    after: "settled as",
+    after: "fenced as",
     from: "from settled union all",
-    to: "from settled where settled.kind <> 'succeeded' union all",
+    to: "from settled where settled.kind <> 'continued' union all",
+  }),
+  mutant("settle: successes are refused without a reason", "path", {
+    file: CLAIM_AND_SETTLE,
+    after: "fenced as",
+    from: "(outcome.kind <> 'succeeded' or outcome.more ?| '{progress_done,progress_total}')",
+    to: "outcome.kind <> 'succeeded'",
   }),
   mutant("settle: dead letter not written", "model", {
     file: CLAIM_AND_SETTLE,
@@ -142,15 +158,15 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   mutant("claim: counts two attempts", "model", {
     file: CLAIM_AND_SETTLE,
-    after: "claimed as",
+    after: "function runledger.claim_jobs",
     from: "attempt = queue.attempt + 1",
     to: "attempt = least(queue.attempt + 2, queue.max_attempts)",
   }),
   mutant("claim: not posted", "model", {
     file: CLAIM_AND_SETTLE,
     after: "posted as",
-    from: "from claimed",
-    to: "from claimed where claimed.attempt = 1",
+    from: "where queue.ctid = any (due_rows) )",
+    to: "where queue.ctid = any (due_rows) and queue.attempt = 0 )",
   }),
   mutant("claim: ignores the due time", "model", {
     file: CLAIM_AND_SETTLE,
@@ -225,8 +241,8 @@ export const MUTANTS: readonly Mutant[] = [
     isEverywhere: true,
   }, {
     file: CLAIM_AND_SETTLE,
-    from: FENCE,
-    to: `${FENCE} or reaps`,
+    from: "queue.lease_expires_at <= settled_at",
+    to: "queue.lease_expires_at <= settled_at or reaps",
   }),
   mutant("reap: waits for rivals", "interleaving ^reap", {
     file: REAP,

@@ -57,7 +57,7 @@ const NO_SQL = /syntax error|does not exist|could not determine data type|is amb
 const LOOKS = 5;
 
 /** What is tried on a mutant that its own suite does not find. */
-const JOB_SUITES: readonly Suite[] = ["model", "clock", "interleaving "];
+const JOB_SUITES: readonly Suite[] = ["model", "path", "clock", "interleaving "];
 const WORKFLOW_SUITES: readonly WorkflowSuite[] = ["workflow", "workflow interleaving "];
 
 if (import.meta.main) Deno.exitCode = await runMutants(Deno.args);
@@ -114,7 +114,7 @@ async function assertUnbrokenPasses(lane: Lane, chosen: readonly AnyMutant[]): P
   const isForWorkflows = chosen.some(({ suite }) => suite.startsWith("workflow"));
   const isForJobs = chosen.some(({ suite }) => !suite.startsWith("workflow"));
   const suites: readonly AnySuite[] = [
-    ...(isForJobs ? ["model", "clock", "interleaving ^succeed$"] as const : []),
+    ...(isForJobs ? ["model", "path", "clock", "interleaving ^succeed$"] as const : []),
     ...(isForWorkflows ? ["workflow", "workflow interleaving ^append$"] as const : []),
   ];
   for (const suite of suites) {
@@ -192,6 +192,7 @@ function runSuite(lane: Lane, suite: AnySuite): Promise<{ readonly code: number;
 
 function pathOf(suite: AnySuite): string {
   if (suite === "model") return "tests/model_test.ts";
+  if (suite === "path") return "tests/job_path_test.ts";
   if (suite === "clock") return "tests/interleaving/lease_clock_test.ts";
   if (suite === "workflow") return "tests/workflow_test.ts";
   return `tests/interleaving/${suite.startsWith("workflow") ? "workflow_" : ""}interleaving_test.ts`;
