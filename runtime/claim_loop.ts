@@ -25,14 +25,15 @@ const PACE_SAMPLE_MS = 20;
  */
 const BRISK_POLL_MS = 1;
 
-/** After so many notifications that came soon after one another, or full claims, a worker does not want to be woken. */
+/** After so many full claims in a row a worker does not want to be woken. */
 const BUSY_FROM = 8;
 
 /**
- * What is soon, in claims that could have been made meanwhile. Commits that notify wait for one another and take no longer
- * than a claim, so their lock is held for half of the time at most.
+ * How long notifications are counted, in milliseconds. If so many come that claims could do nothing else, a worker does not
+ * want to be woken: commits that notify wait for one another, for a part of the time that a claim takes. Not sooner, since
+ * after a moment in which the database stood still many come at once.
  */
-const SOON_CLAIMS = 2;
+const NOTICE_MS = 100;
 
 /** After how long without work or notifications a busy worker sleeps, in milliseconds; it looks as often at least. */
 const QUIET_MS = 100;
@@ -95,8 +96,11 @@ export class ClaimLoop {
   #turnedAt = -Infinity;
   /** How long it stays busy while there is work. */
   #busyMs = BUSY_MS.least;
-  /** How many notifications in a row came soon after one another, and how many claims were full. */
-  #signsOfWork = 0;
+  /** How many claims in a row were full. */
+  #fullClaims = 0;
+  /** Since when notifications are counted, and how many there were. */
+  #noticedAt = -Infinity;
+  #notices = 0;
   /** When a claim last brought something. */
   #foundAt = -Infinity;
   /** When it was last woken. */
@@ -193,9 +197,12 @@ export class ClaimLoop {
     if (this.#options.stopSignal.aborted) return;
     this.#isWoken = true;
     const now = performance.now();
-    if (now - this.#wokenAt >= SOON_CLAIMS * this.#claimMs) this.#signsOfWork = 0;
     this.#wokenAt = now;
-    this.#onSignOfWork();
+    if (now - this.#noticedAt >= NOTICE_MS) {
+      this.#noticedAt = now;
+      this.#notices = 0;
+    }
+    if (++this.#notices * this.#claimMs >= NOTICE_MS) this.#getBusy();
     const gapMs = this.#vainWakes === 0 ? 0 : Math.min(2 ** this.#vainWakes, MAX_VAIN_GAP_MS);
     const waitMs = this.#lookedAt + gapMs - now;
     if (waitMs <= 0) return this.#poll.wake();
@@ -238,13 +245,14 @@ export class ClaimLoop {
       this.#foundAt = performance.now();
       this.#claimMs += (this.#foundAt - sentAt - this.#claimMs) / 8;
     }
+    this.#fullClaims = isMore ? this.#fullClaims + 1 : 0;
     if (!isMore) return await this.#pause();
-    this.#onSignOfWork();
+    if (this.#fullClaims >= BUSY_FROM) this.#getBusy();
     return 0;
   }
 
-  #onSignOfWork(): void {
-    if (++this.#signsOfWork < BUSY_FROM || this.#isBusy) return;
+  #getBusy(): void {
+    if (this.#isBusy) return;
     const now = performance.now();
     this.#busyMs = now - this.#turnedAt < BUSY_MS.least ? Math.min(2 * this.#busyMs, BUSY_MS.most) : BUSY_MS.least;
     this.#isBusy = true;
@@ -259,7 +267,7 @@ export class ClaimLoop {
     if (!this.#isBusy || !isQuiet && now - this.#turnedAt < this.#busyMs) return;
     this.#isBusy = false;
     this.#turnedAt = now;
-    this.#signsOfWork = 0;
+    this.#notices = 0;
   }
 
   /** Gives how long to wait when there is no more to claim: asleep where somebody wakes it, else longer each time. */
