@@ -7,7 +7,6 @@
  * @module
  */
 
-import { availableParallelism } from "node:os";
 import process from "node:process";
 import postgres from "postgres";
 import { fillOperatorData } from "./operator_data.ts";
@@ -44,8 +43,7 @@ export async function main(args: readonly string[]): Promise<void> {
   const options = readBenchOptions(args, ["jobs", "rounds"], ["filled"]);
   const jobs = options.count("jobs", { quick: 3000, whole: 1_000_000 });
   const rounds = options.count("rounds", { quick: 1, whole: 100 });
-  const report = async (sql: postgres.Sql, description: string) => {
-    const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${description}`;
+  const report = async (sql: postgres.Sql, machine: string) => {
     console.log(`${machine}\n${rounds} calls of each\n`);
     const figures = await measureAll(sql, rounds, options.only);
     await giveReport({ machine, jobs, rounds, figures }, options.json);

@@ -8,7 +8,6 @@
  */
 
 import type { JsonValue } from "@runledger/core";
-import { availableParallelism } from "node:os";
 import type postgres from "postgres";
 import { enqueueOnServer } from "./support/ceiling.ts";
 import { drain, enqueueAll, openCeiling, openRunledger } from "./support/queue_workload.ts";
@@ -61,7 +60,7 @@ export async function main(args: readonly string[]): Promise<void> {
     only: options.only,
   };
   await using server = await openBenchServer();
-  const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${server.description}`;
+  const machine = server.description;
   console.log(`${machine}\n${plan.rounds} rounds; jobs/s and ratios are medians over the rounds\n`);
   const figures = await measureAll(server, plan);
   await giveReport({ machine, plan, figures }, options.json);

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { availableParallelism, loadavg } from "node:os";
+import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { median } from "./support/rounds.ts";
@@ -140,7 +140,7 @@ export async function main(args: readonly string[]): Promise<void> {
     only: options.only,
   };
   await using server = await openBenchServer();
-  const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${server.description}`;
+  const machine = server.description;
   const loadBefore = loadavg()[0];
   console.log(`${machine}\n${plan.rounds} rounds of ${plan.jobs} jobs, medians; load ${loadBefore?.toFixed(1)}\n`);
   const databases = new Map<string, Promise<BenchDatabase>>();

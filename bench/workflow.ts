@@ -9,7 +9,6 @@
  */
 
 import type { ClaimedJob } from "@runledger/postgres";
-import { availableParallelism } from "node:os";
 import { giveReport, readBenchOptions } from "./support/command_line.ts";
 import { compare, median } from "./support/rounds.ts";
 import type { Comparison, Contestant } from "./support/rounds.ts";
@@ -87,7 +86,7 @@ export async function main(args: readonly string[]): Promise<void> {
     only: options.only,
   };
   await using server = await openBenchServer();
-  const machine = `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${server.description}`;
+  const machine = server.description;
   console.log(`${machine}\n${plan.rounds} rounds; rates and ratios are medians over the rounds\n`);
   const figures = await measureAll(server, plan);
   await giveReport({ machine, plan, figures }, options.json);

@@ -29,7 +29,7 @@ import type { OperatorNote } from "./operator_note.ts";
 import type { Page, PageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** The most jobs that one bulk operation takes. */
@@ -182,7 +182,7 @@ found as materialized (
   select queue.id, queue.event_seq, queue.status, queue.workflow_run_id
   from runledger.job_queue as queue
   where queue.id = any (array(select asked.id from asked))
-    and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+    and ${inScope("queue")}
 )`;
 
 // locks: the workflow runs of the jobs, by id; then the jobs by id, not their keys. Those that were changed before are not

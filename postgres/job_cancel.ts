@@ -10,7 +10,7 @@ import { operatorNote, uuidValue } from "./operator_note.ts";
 import type { OperatorNote } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** Whose job may be cancelled, and what to record about it. */
@@ -40,7 +40,7 @@ with runs as materialized (
     select queue.workflow_run_id
     from runledger.job_queue as queue
     where queue.id = $1::uuid
-      and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+      and ${inScope("queue")}
   )
   for update
 ),
@@ -48,7 +48,7 @@ locked as materialized (
   select queue.id, queue.status
   from runledger.job_queue as queue
   where queue.id = $1::uuid
-    and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+    and ${inScope("queue")}
     and (select count(*) from runs) >= 0
   for no key update
 ),

@@ -12,7 +12,7 @@ import { choiceValue, counterValue, instantValue, noteText, operatorNote, uuidVa
 import type { OperatorNote } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** Which job to requeue, what the caller believes of it, and what to record. */
@@ -93,7 +93,7 @@ with locked as materialized (
   select queue.id, queue.status, queue.run_number, queue.attempt, queue.lease_expires_at
   from runledger.job_queue as queue
   where queue.id = $1::uuid
-    and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+    and ${inScope("queue")}
     and queue.status in ('DEAD_LETTERED', 'CANCELED')
     and queue.workflow_run_id is null
   for update
@@ -113,7 +113,7 @@ from runledger.job_queue as queue
 left join locked on locked.id = queue.id
 left join requeued on requeued.id = queue.id
 where queue.id = $1::uuid
-  and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+  and ${inScope("queue")}
 `;
 
 /**
@@ -179,7 +179,7 @@ with held as materialized (
   select queue.id, queue.attempt
   from runledger.job_dead_letters as letter
   join runledger.job_queue as queue on queue.id = letter.job_id
-  where ($1::text = 'all' or letter.organization_id is not distinct from $2::uuid)
+  where ${inScope("letter", 1)}
     and ($3::text is null or letter.job_type = $3::text)
     and ($4::text is null or letter.error_code = $4::text)
     and ($5::timestamptz is null or letter.failed_at >= $5::timestamptz)
@@ -249,7 +249,7 @@ with source as materialized (
     queue.timeout_seconds, queue.run_number, queue.workflow_run_id, queue.payload
   from runledger.job_queue as queue
   where queue.id = $1::uuid
-    and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+    and ${inScope("queue")}
   for key share
 ),
 existing as materialized (

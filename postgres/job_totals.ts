@@ -10,7 +10,7 @@ import { boundedValue } from "./job_metrics.ts";
 import { instantValue, noteText } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row, StatementValue } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** Whose jobs, and when they ended. */
@@ -103,7 +103,7 @@ counted as (
   from ended
   cross join cut
   where (cut.reached_at is null or ended.finished_at >= cut.reached_at)
-    and ($1::text = 'all' or ended.organization_id is not distinct from $2::uuid)
+    and ${inScope("ended", 1)}
     and ($3::text is null or ended.job_type = $3::text)
   group by 1, 2, 3
 )

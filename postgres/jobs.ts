@@ -33,7 +33,7 @@ import { choiceValue, noteText, uuidValue } from "./operator_note.ts";
 import type { BoundedCount, Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { keyScope, scopeValues } from "./scope.ts";
+import { inScope, keyScope, scopeValues } from "./scope.ts";
 import type { KeyScope, Scope } from "./scope.ts";
 
 /** A job as it stands. */
@@ -116,7 +116,7 @@ const GET_JOB = `
 select ${COLUMNS}
 from runledger.job_queue as queue
 where queue.id = $1::uuid
-  and ($2::text = 'all' or queue.organization_id is not distinct from $3::uuid)
+  and ${inScope("queue")}
 `;
 
 /**

@@ -11,7 +11,7 @@ import type { ListedJobEvent } from "./job_events.ts";
 import { assertLimit } from "./job_reap.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** An event of the ledger, with what its job is. */
@@ -136,7 +136,7 @@ kept as materialized (
     select queue.job_type, queue.organization_id, queue.workflow_run_id
     from runledger.job_queue as queue
     where queue.id = seen.job_id
-      and ($1::text = 'all' or queue.organization_id is not distinct from $2::uuid)
+      and ${inScope("queue", 1)}
     offset 0
   ) as job
   order by seen.posted_xid ${direction}, seen.job_id ${direction}, seen.seq ${direction}

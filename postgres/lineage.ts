@@ -10,7 +10,7 @@ import { present, readInstant, readInteger, readJobStatus, readKnown, readOption
 import { uuidValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** A job among those that replay one another. */
@@ -51,7 +51,7 @@ with recursive ancestor as (
   select own.id, own.${parent}, 0 as steps
   from ${table} as own
   where own.id = $1::uuid
-    and ($2::text = 'all' or own.organization_id is not distinct from $3::uuid)
+    and ${inScope("own")}
   union all
   select source.id, source.${parent}, ancestor.steps + 1
   from ancestor
@@ -59,7 +59,7 @@ with recursive ancestor as (
     select own.id, own.${parent}
     from ${table} as own
     where own.id = ancestor.${parent}
-      and ($2::text = 'all' or own.organization_id is not distinct from $3::uuid)
+      and ${inScope("own")}
     offset 0
   ) as source
   where ancestor.steps < ${MOST_RELATIVES}
@@ -78,7 +78,7 @@ descendant as (
     select own.id
     from ${table} as own
     where own.${parent} = descendant.id
-      and ($2::text = 'all' or own.organization_id is not distinct from $3::uuid)
+      and ${inScope("own")}
     offset 0
   ) as copy
 ),

@@ -12,7 +12,7 @@ import type { Queryable } from "./queryable.ts";
 import { scheduledPayload } from "./schedule_fire.ts";
 import type { ScheduleOperationOptions } from "./schedule_operations.ts";
 import { scheduleName } from "./schedules.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 
 // locks: none; a new row. index: job_schedules_name_unique, job_definitions_pkey. no row: no such schedule in scope.
 const RUN_NOW = `
@@ -22,7 +22,7 @@ with named as materialized (
     clock_timestamp() as run_at
   from runledger.job_schedules as schedule
   where schedule.name = $1::text
-    and ($2::text = 'all' or schedule.organization_id is not distinct from $3::uuid)
+    and ${inScope("schedule")}
 ),
 inserted as (
   insert into runledger.job_queue (

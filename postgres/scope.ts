@@ -13,10 +13,7 @@ import { isUuid, RunledgerError } from "@runledger/core";
 export type Scope = { readonly organizationId: string } | "global" | "all";
 
 /**
- * The two parameters by which statements filter: the kind of scope and the organization.
- *
- * Every scoped statement holds `($k::text = 'all' or organization_id is not distinct from $o::uuid)`: for `"global"` the
- * organization is null.
+ * The two parameters of {@linkcode inScope}: the kind of scope and the organization, which is null for `"global"`.
  */
 export function scopeValues(scope: Scope): readonly [kind: "all" | "one", organizationId: string | null] {
   if (scope === "all") return ["all", null];
@@ -33,9 +30,14 @@ export function scopeValues(scope: Scope): readonly [kind: "all" | "one", organi
   return ["one", scope.organizationId];
 }
 
-/** The condition by which a statement filters a table, when the two parameters are its second and third. */
-export function inScope(table: string): string {
-  return `($2::text = 'all' or ${table}.organization_id is not distinct from $3::uuid)`;
+/**
+ * The condition by which a statement filters a table.
+ *
+ * @param table The table's name in the statement.
+ * @param first Which of the statement's parameters is the first of {@linkcode scopeValues}; the second one follows it.
+ */
+export function inScope(table: string, first = 2): string {
+  return `($${first}::text = 'all' or ${table}.organization_id is not distinct from $${first + 1}::uuid)`;
 }
 
 /** Whose an idempotency key is: an organization's, or nobody's (`"global"`). The same key may be there for each. */

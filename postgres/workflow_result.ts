@@ -10,7 +10,7 @@ import { readKnown, readOptionalJson } from "./_rows.ts";
 import { uuidValue } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
-import { scopeValues } from "./scope.ts";
+import { inScope, scopeValues } from "./scope.ts";
 import type { Scope } from "./scope.ts";
 
 /** How to wait for a result. */
@@ -45,7 +45,7 @@ left join runledger.workflow_steps as step
   on step.run_id = run.id and step.step_key = run.enqueue_request ->> 'result_step_key'
 left join runledger.job_queue as job on job.id = step.id
 where run.id = $1::uuid
-  and ($2::text = 'all' or run.organization_id is not distinct from $3::uuid)
+  and ${inScope("run")}
 `;
 
 /**

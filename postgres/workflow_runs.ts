@@ -30,7 +30,7 @@ import { choiceValue, noteText, uuidValue } from "./operator_note.ts";
 import type { BoundedCount, Page, ScopedPageOptions } from "./pages.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
-import { keyScope, scopeValues } from "./scope.ts";
+import { inScope, keyScope, scopeValues } from "./scope.ts";
 import type { KeyScope, Scope } from "./scope.ts";
 
 /** A workflow run as it stands. */
@@ -83,7 +83,7 @@ const GET_RUN = `
 select ${RUN_COLUMNS}
 from runledger.workflow_runs as run
 where run.id = $1::uuid
-  and ($2::text = 'all' or run.organization_id is not distinct from $3::uuid)
+  and ${inScope("run")}
 `;
 
 /**

@@ -7,7 +7,7 @@
 import { migrate } from "@runledger/postgres";
 import { startEmbeddedPostgres } from "@runledger/test-support";
 import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import postgres from "postgres";
@@ -26,7 +26,7 @@ export const SERVER_SETTINGS: Readonly<Record<string, string>> = {
 
 /** A server with room for the databases of one benchmark. */
 export interface BenchServer extends AsyncDisposable {
-  /** What it is, for the head of a table. */
+  /** What it is and what it runs on, for the head of a table. */
   readonly description: string;
   /** Makes an empty database with Runledger's schema, dropped at the end. */
   createDatabase(label: string): Promise<BenchDatabase>;
@@ -75,7 +75,7 @@ async function serverAt(serverUrl: string, stop: () => Promise<void>): Promise<B
     from pg_settings
     where name in ('fsync', 'full_page_writes', 'synchronous_commit', 'shared_buffers', 'max_wal_size')`;
   return {
-    description: row?.description ?? "",
+    description: `${availableParallelism()} cores, Deno ${Deno.version.deno}, ${row?.description ?? ""}`,
     createDatabase: async (label) => {
       const name = `runledger_bench_${label}_${process.pid}`;
       await admin.unsafe(`create database "${name}" template template0`);
