@@ -12,9 +12,9 @@
 --
 -- wanted_types: an array of texts. spare_count: how many candidates beyond the wanted ones to look at. last_position: the
 -- position that an earlier claim of this worker gave, {} for none yet, null for a worker that keeps none; resumes: whether
--- to start there. The first row tells of the claim: candidate_count, is_everywhere (whether it looked at all jobs) and the
--- position to keep, if any. Each other row is a claimed job, in no order; claim order is priority, the highest first, then
--- waited_us, the longest first, then id.
+-- to start there. The first row tells of the claim, in more: candidate_count, is_everywhere (whether it looked at all jobs)
+-- and the position to keep, if any. Each other row is a claimed job, with what only some have in more; in no order: claim
+-- order is priority, the highest first, then waited_us, the longest first, then id.
 --
 -- Locks: the claimed jobs, in claim order, skipping those that others hold; it waits for nobody.
 -- Index: job_queue_claim_index, entered once for each (type, priority) that has a pending job; workflow_steps_pkey,
@@ -29,9 +29,6 @@ create function runledger.claim_jobs(
   last_position jsonb,
   resumes boolean
 ) returns table (
-  candidate_count integer,
-  is_everywhere boolean,
-  next_position text,
   job_id uuid,
   job_type text,
   organization_id uuid,
@@ -40,15 +37,9 @@ create function runledger.claim_jobs(
   attempt integer,
   max_attempts integer,
   timeout_seconds integer,
-  payload text,
-  checkpoint text,
-  progress_done text,
-  progress_total text,
-  workflow_run_id uuid,
-  traceparent text,
   waited_us text,
-  step_key text,
-  prerequisites text
+  payload text,
+  more text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -210,16 +201,18 @@ begin
   )
   select
     array(select due.ctid from due),
-    (select count(*) from candidates),
-    starts_everywhere,
-    case
-      when measured.has_position then
-        jsonb_build_object(
-          'job_types', wanted_types, 'rescan_at', measured.rescan_at,
-          'floors', (select coalesce(jsonb_agg(reached), '[]') from reached)
-        )::text
-    end
-  into due_rows, candidate_count, is_everywhere, next_position
+    jsonb_build_object(
+      'candidate_count', (select count(*) from candidates),
+      'is_everywhere', starts_everywhere,
+      'position', case
+        when measured.has_position then
+          jsonb_build_object(
+            'job_types', wanted_types, 'rescan_at', measured.rescan_at,
+            'floors', (select coalesce(jsonb_agg(reached), '[]') from reached)
+          )::text
+      end
+    )::text
+  into due_rows, more
   from measured;
 
   return next;
@@ -250,34 +243,47 @@ begin
     started_at = coalesce(queue.started_at, claimed_at)
   where queue.ctid = any (due_rows)
   returning
-    null::integer, null::boolean, null::text,
-    queue.id, queue.job_type, queue.organization_id, queue.priority, queue.run_number, queue.attempt,
-    queue.max_attempts, queue.timeout_seconds, queue.payload::text, queue.checkpoint::text,
-    queue.progress_done::text, queue.progress_total::text, queue.workflow_run_id,
+    queue.id, queue.job_type, queue.organization_id, queue.priority, queue.run_number, queue.attempt, queue.max_attempts,
+    queue.timeout_seconds, (date_part('epoch', claimed_at - queue.next_run_at) * 1000000)::bigint::text,
+    queue.payload::text,
     case
-      when queue.workflow_run_id is null or queue.traceparent is not null then queue.traceparent
-      else (select run.traceparent from runledger.workflow_runs as run where run.id = queue.workflow_run_id)
-    end,
-    (date_part('epoch', claimed_at - queue.next_run_at) * 1000000)::bigint::text,
-    case
-      when queue.workflow_run_id is not null then
-        (select step.step_key from runledger.workflow_steps as step where step.id = queue.id)
-    end,
-    case
-      when queue.workflow_run_id is not null then (
-        select jsonb_object_agg(
-          prerequisite.step_key,
-          jsonb_build_object('status', prerequisite.status)
-            || case
-              when coalesce(prerequisite.output, job.output) is null then '{}'
-              else jsonb_build_object('output', coalesce(prerequisite.output, job.output))
-            end
-        )::text
-        from runledger.workflow_step_dependencies as edge
-        join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
-        left join runledger.job_queue as job on job.id = prerequisite.id
-        where edge.dependent_step_id = queue.id
-      )
+      when num_nonnulls(
+        queue.checkpoint, queue.progress_done, queue.progress_total, queue.traceparent, queue.workflow_run_id
+      ) > 0 then (
+        jsonb_strip_nulls(jsonb_build_object(
+          'progress_done', queue.progress_done,
+          'progress_total', queue.progress_total,
+          'traceparent', coalesce(queue.traceparent, (
+            select run.traceparent from runledger.workflow_runs as run where run.id = queue.workflow_run_id
+          )),
+          'workflow_run_id', queue.workflow_run_id
+        ))
+        -- Not stripped: a null within them is one of theirs.
+        || case
+          when queue.checkpoint is null then '{}'
+          else jsonb_build_object('checkpoint', queue.checkpoint)
+        end
+        || case
+          when queue.workflow_run_id is null then '{}'
+          else jsonb_build_object(
+            'step_key', (select step.step_key from runledger.workflow_steps as step where step.id = queue.id),
+            'prerequisites', (
+              select jsonb_object_agg(
+                prerequisite.step_key,
+                jsonb_build_object('status', prerequisite.status)
+                  || case
+                    when coalesce(prerequisite.output, job.output) is null then '{}'
+                    else jsonb_build_object('output', coalesce(prerequisite.output, job.output))
+                  end
+              )
+              from runledger.workflow_step_dependencies as edge
+              join runledger.workflow_steps as prerequisite on prerequisite.id = edge.prerequisite_step_id
+              left join runledger.job_queue as job on job.id = prerequisite.id
+              where edge.dependent_step_id = queue.id
+            )
+          )
+        end
+      )::text
     end;
 end
 $fn$;
@@ -287,8 +293,8 @@ revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integ
 -- Posts how attempts ended. Every way in which an attempt can end meets here.
 --
 -- One array for each field, in the order of the batch: job, run, attempt, token, workflow run or null, the kind of a
--- JobOutcome, and an object of what only some outcomes carry, null for a plain success. (Of 500 outcomes PostgreSQL reads
--- arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
+-- JobOutcome or null for a success, and an object of what only some outcomes carry or null. Those of which the rest is null
+-- may end before. (Of 500 outcomes PostgreSQL reads arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
 -- expired. Returns a row for each fate, with the places in the batch that met it, from 1: the status, with the time it is
 -- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it. With
 -- tells, one more row if steps were released or cancelled or runs ended: what finish_workflow_steps says of it.
@@ -337,7 +343,7 @@ begin
   settled_at := clock_timestamp();
 
   -- Most succeed, and need little of what the other outcomes need.
-  if 'succeeded' = any (kinds) then
+  if cardinality(kinds) < cardinality(job_ids) or array_position(kinds, null) > 0 then
     with settled as (
       update runledger.job_queue as queue
       set status = 'SUCCEEDED',
@@ -357,7 +363,7 @@ begin
         last_error_message = null
       from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
         as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-      where outcome.kind = 'succeeded'
+      where outcome.kind is null
         and queue.id = outcome.job_id
         -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
         and queue.lease_token = outcome.lease_token
@@ -426,7 +432,7 @@ begin
         from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
           as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
         join runledger.job_queue as queue on queue.id = outcome.job_id
-        where (outcome.kind <> 'succeeded' or outcome.more ?| '{progress_done,progress_total}')
+        where (outcome.kind is not null or outcome.more ?| '{progress_done,progress_total}')
           and queue.lease_token = outcome.lease_token
           and queue.run_number = outcome.run_number
           and queue.attempt = outcome.attempt
@@ -471,7 +477,7 @@ begin
         from fenced as held
         where queue.ctid = held.ctid
           and held.refusal is null
-          and held.kind <> 'succeeded'
+          and held.kind is not null
         returning
           queue.id, queue.status, queue.stage, queue.event_seq, queue.next_run_at, queue.finished_at, queue.progress_done,
           queue.progress_total, queue.job_type, queue.organization_id, queue.workflow_run_id,

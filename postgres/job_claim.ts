@@ -6,16 +6,7 @@
 
 import { MAX_JOB_TYPE_BYTES, RunledgerError } from "@runledger/core";
 import type { JobLease, JsonValue, WorkflowPrerequisite } from "@runledger/core";
-import {
-  present,
-  readBoolean,
-  readInteger,
-  readJson,
-  readOptionalInteger,
-  readOptionalJson,
-  readOptionalText,
-  readText,
-} from "./_rows.ts";
+import { present, readBoolean, readInteger, readJson, readOptionalJson, readOptionalText, readText } from "./_rows.ts";
 import { noteText } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -172,11 +163,12 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
     const [first, ...jobs] = rows;
     if (first === undefined) throw new RunledgerError("db.unexpected_result");
     for (const row of jobs.sort(compareClaimOrder)) claimed.push(decodeClaimedJob(row, leaseToken));
-    if (cursor !== undefined) cursor.position = readOptionalText(first, "next_position");
+    const told = readJson(first, "more") as Row;
+    if (cursor !== undefined) cursor.position = readOptionalText(told, "position");
     if (claimed.length >= limit) break;
-    const areRivalsAhead = readInteger(first, "candidate_count") >= wanted + spare;
+    const areRivalsAhead = readInteger(told, "candidate_count") >= wanted + spare;
     if (areRivalsAhead && cursor !== undefined) cursor.wideClaims = WIDE_CLAIMS;
-    if (readBoolean(first, "is_everywhere") && !areRivalsAhead) break;
+    if (readBoolean(told, "is_everywhere") && !areRivalsAhead) break;
   }
   return claimed;
 }
@@ -195,9 +187,20 @@ function compareClaimOrder(one: Row, other: Row): number {
     (readText(one, "job_id") < readText(other, "job_id") ? -1 : 1);
 }
 
+/** What only some jobs have. */
+interface ClaimedMore {
+  readonly checkpoint?: JsonValue;
+  readonly progress_done?: number;
+  readonly progress_total?: number;
+  readonly traceparent?: string;
+  readonly workflow_run_id?: string;
+  readonly step_key?: string;
+  readonly prerequisites?: Readonly<Record<string, WorkflowPrerequisite>> | null;
+}
+
 function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
-  const workflowRunId = readOptionalText(row, "workflow_run_id");
-  return present({
+  const more = readOptionalJson(row, "more") as ClaimedMore | undefined;
+  const job: ClaimedJob = present({
     jobId: readText(row, "job_id"),
     jobType: readText(row, "job_type"),
     organizationId: readOptionalText(row, "organization_id"),
@@ -208,20 +211,22 @@ function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
     timeoutSeconds: readInteger(row, "timeout_seconds"),
     leaseToken,
     payload: readJson(row, "payload"),
-    checkpoint: readOptionalJson(row, "checkpoint"),
-    progressDone: readOptionalInteger(row, "progress_done"),
-    progressTotal: readOptionalInteger(row, "progress_total"),
     waitedMs: Math.floor(readInteger(row, "waited_us") / 1000),
-    traceparent: readOptionalText(row, "traceparent"),
+  });
+  if (more === undefined) return job;
+  const { workflow_run_id: workflowRunId, step_key: stepKey, prerequisites } = more;
+  return present({
+    ...job,
+    checkpoint: more.checkpoint,
+    progressDone: more.progress_done,
+    progressTotal: more.progress_total,
+    traceparent: more.traceparent,
     workflowRunId,
-    workflow: workflowRunId === undefined ? undefined : {
+    workflow: workflowRunId === undefined || stepKey === undefined ? undefined : {
       runId: workflowRunId,
-      stepKey: readText(row, "step_key"),
+      stepKey,
       // A step key is any text: no prototype may stand between it and its step.
-      prerequisites: Object.assign(Object.create(null), readOptionalJson(row, "prerequisites")) as Record<
-        string,
-        WorkflowPrerequisite
-      >,
+      prerequisites: Object.assign(Object.create(null), prerequisites) as Record<string, WorkflowPrerequisite>,
     },
   });
 }

@@ -114,9 +114,9 @@ export async function settleJobs(
     arrayText(leases.map(({ runNumber }) => runNumber)),
     arrayText(leases.map(({ attempt }) => attempt)),
     arrayText(leases.map(({ leaseToken }) => leaseToken)),
-    arrayText(leases.map(({ workflowRunId }) => workflowRunId ?? "null")),
-    arrayText(settlements.map(({ outcome }) => outcome.kind)),
-    arrayText(more),
+    sparseArrayText(leases.map(({ workflowRunId }) => workflowRunId)),
+    sparseArrayText(settlements.map(({ outcome: { kind } }) => kind === "succeeded" ? undefined : kind)),
+    sparseArrayText(more),
     options.tellsRelease === true,
   ], { write: true });
   const results = leases.map(({ jobId }): SettledJob => ({ jobId, settled: false, code: "job.lease_owner_mismatch" }));
@@ -153,6 +153,12 @@ function addReleases(
 /** Writes an array for PostgreSQL; the items are ids, numbers, words, or quoted already. */
 function arrayText(items: readonly (string | number)[]): string {
   return `{${items.join(",")}}`;
+}
+
+/** The same of items of which some are missing; it ends with the last one that is not. */
+function sparseArrayText(items: readonly (string | undefined)[]): string {
+  const length = items.findLastIndex((item) => item !== undefined) + 1;
+  return arrayText(Array.from({ length }, (_, index) => items[index] ?? "null"));
 }
 
 /**
@@ -215,8 +221,8 @@ export function assertDistinctJobs(leases: readonly JobLease[]): void {
   }
 }
 
-/** What the outcome carries besides its kind, as a JSON object in an array's quotes; `null` for a plain success. */
-function encodeMore({ lease, outcome }: JobSettlement): string {
+/** What the outcome carries besides its kind, as a JSON object in an array's quotes, if anything. */
+function encodeMore({ lease, outcome }: JobSettlement): string | undefined {
   assertJobOutcome(outcome);
   const fields: string[] = [];
   const add = (name: string, value: string | number | undefined) => {
@@ -257,7 +263,7 @@ function encodeMore({ lease, outcome }: JobSettlement): string {
       fields.push(`"checkpoint":${encodeJson(outcome.checkpoint, { field: "checkpoint" })}`);
     }
   }
-  if (fields.length === 0) return "null";
+  if (fields.length === 0) return undefined;
   return `"{${fields.join(",").replaceAll(/["\\]/g, "\\$&")}}"`;
 }
 

@@ -33,7 +33,7 @@ export interface Mutant {
 const CLAIM_AND_SETTLE = "migrations/0007_claim_and_settle.sql";
 /** Successes have a statement of their own, and so a fence of their own. */
 const FENCES = [
-  { of: "successes", after: "if 'succeeded' = any (kinds)", expiry: "and queue.lease_expires_at > settled_at" },
+  { of: "successes", after: "settled_at := clock_timestamp();", expiry: "and queue.lease_expires_at > settled_at" },
   { of: "others", after: "fenced as", expiry: "and (queue.lease_expires_at <= settled_at) = reaps" },
 ];
 const LEASE = "postgres/job_lease.ts";
@@ -103,7 +103,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   mutant("settle: success not posted", "model", {
     file: CLAIM_AND_SETTLE,
-    after: "if 'succeeded' = any (kinds)",
+    after: "settled_at := clock_timestamp();",
     from: "from settled )",
     to: "from settled where settled.attempt > 1 )",
   }),
@@ -116,8 +116,8 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("settle: successes are refused without a reason", "path", {
     file: CLAIM_AND_SETTLE,
     after: "fenced as",
-    from: "(outcome.kind <> 'succeeded' or outcome.more ?| '{progress_done,progress_total}')",
-    to: "outcome.kind <> 'succeeded'",
+    from: "(outcome.kind is not null or outcome.more ?| '{progress_done,progress_total}')",
+    to: "outcome.kind is not null",
   }),
   mutant("settle: dead letter not written", "model", {
     file: CLAIM_AND_SETTLE,
