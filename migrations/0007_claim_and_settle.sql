@@ -222,7 +222,8 @@ begin
   claimed_at := clock_timestamp();
 
   -- The update is the statement itself and gives its rows straight out: as a part of a larger one, the rows are stored and
-  -- read again. What is posted is read from the rows as they were, which are locked.
+  -- read again. What is posted is read from the rows as they were, which are locked. Times are read in the statement, not
+  -- before: a session plans it when it needs it first, and a row and its event belong close together.
   return query
   with posted as (
     insert into runledger.job_events (job_id, seq, run_number, attempt, event_type, stage, payload)
@@ -238,9 +239,9 @@ begin
     event_seq = queue.event_seq + 1,
     worker_id = claimer,
     lease_token = new_lease_token,
-    lease_expires_at = claimed_at + lease_ms * interval '1 millisecond',
-    last_heartbeat_at = claimed_at,
-    started_at = coalesce(queue.started_at, claimed_at)
+    lease_expires_at = clock_timestamp() + lease_ms * interval '1 millisecond',
+    last_heartbeat_at = clock_timestamp(),
+    started_at = coalesce(queue.started_at, clock_timestamp())
   where queue.ctid = any (due_rows)
   returning
     queue.id, queue.job_type, queue.organization_id, queue.priority, queue.run_number, queue.attempt, queue.max_attempts,
@@ -449,8 +450,8 @@ begin
           next_run_at = case
             when held.next_status = 'PENDING' then
               greatest(
-                settled_at + (held.more ->> 'delay_ms')::bigint * interval '1 millisecond',
-                settled_at + (held.more ->> 'not_before_delay_ms')::bigint * interval '1 millisecond',
+                clock_timestamp() + (held.more ->> 'delay_ms')::bigint * interval '1 millisecond',
+                clock_timestamp() + (held.more ->> 'not_before_delay_ms')::bigint * interval '1 millisecond',
                 (held.more ->> 'not_before')::timestamptz
               )
             else queue.next_run_at
@@ -460,7 +461,7 @@ begin
           lease_expires_at = null,
           last_heartbeat_at = null,
           started_at = case held.kind when 'continued' then null else queue.started_at end,
-          finished_at = case when held.next_status <> 'PENDING' then settled_at end,
+          finished_at = case when held.next_status <> 'PENDING' then clock_timestamp() end,
           progress_done = coalesce((held.more ->> 'progress_done')::bigint, queue.progress_done),
           progress_total = coalesce((held.more ->> 'progress_total')::bigint, queue.progress_total),
           checkpoint = coalesce(held.more -> 'checkpoint', queue.checkpoint),

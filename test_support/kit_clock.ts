@@ -18,7 +18,8 @@ const GUARD_MS = 86_400_000;
 
 // What waits keeps its distance from the time at which it was last held, or at which it came to wait if that is later: an
 // event of its job, a heartbeat, or its release tells. Then the step is taken off. What is due already stays so. Distances
-// are whole milliseconds: a row and its event are some microseconds apart, by which a delay of 50 ms would be 51.
+// are whole milliseconds: a row and its event are some microseconds apart, by which a delay of 50 ms would be 51, and on a
+// busy machine milliseconds, so an event that tells the delay is believed.
 const MOVE = `
 with step as materialized (
   select
@@ -30,10 +31,16 @@ job as materialized (
   select
     queue.id, queue.status,
     case queue.status when 'PENDING' then queue.next_run_at else queue.lease_expires_at end as due_at,
-    greatest(posted.occurred_at, queue.last_heartbeat_at) as changed_at
+    greatest(
+      least(posted.occurred_at, case queue.status when 'PENDING' then queue.next_run_at - posted.delay end),
+      queue.last_heartbeat_at
+    ) as changed_at
   from runledger.job_queue as queue
   cross join lateral (
-    select event.occurred_at
+    select
+      event.occurred_at,
+      coalesce(event.payload ->> 'retry_delay_ms', event.payload ->> 'delay_ms')::bigint * interval '1 millisecond'
+        as delay
     from runledger.job_events as event
     where event.job_id = queue.id
     order by event.seq desc
