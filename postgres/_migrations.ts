@@ -2719,11 +2719,12 @@ revoke all on function runledger.claim_jobs(jsonb, integer, integer, text, integ
 -- Posts how attempts ended. Every way in which an attempt can end meets here.
 --
 -- One array for each field, in the order of the batch: job, run, attempt, token, workflow run or null, the kind of a
--- JobOutcome or null for a success, and an object of what only some outcomes carry or null. Those of which the rest is null
--- may end before. (Of 500 outcomes PostgreSQL reads arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled under their unexpired lease; with reaps, only if it has
--- expired. Returns a row for each fate, with the places in the batch that met it, from 1: the status, with the time it is
--- due again if it is PENDING; or why nothing was written. A place that is in none has lost its lease, or still has it. With
--- tells, one more row if steps were released or cancelled or runs ended: what finish_workflow_steps says of it.
+-- JobOutcome or null for a success, and an object of what only some outcomes carry or null. Those of which the rest is
+-- null may end before. (Of 500 outcomes PostgreSQL reads arrays in 0.7 ms, one JSON text in 1.9.) Attempts are settled
+-- under their unexpired lease; with reaps, only if it has expired. Returns a row for each fate, with the places in the
+-- batch that met it, from 1: the status, with the time it is due again if it is PENDING; or why nothing was written. A
+-- place that is in none has lost its lease, or still has it. With tells, one more row if steps were released or
+-- cancelled or runs ended: what finish_workflow_steps says of it.
 --
 -- Locks: the workflow runs in order of id, then the jobs in order of id, but not their keys: a handler that finishes its
 -- job in a transaction has stored what it logged, and so holds the key, before it wants the run. What the end of a step
@@ -2758,8 +2759,8 @@ begin
     for update;
   end if;
 
-  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was there
-  -- before, and a lease that ran out meanwhile would pass.
+  -- Locked first and compared afterwards, by a statement of its own: one that has waited for a lock still sees what was
+  -- there before, and a lease that ran out meanwhile would pass.
   perform
   from runledger.job_queue as queue
   where queue.id = any (job_ids)
@@ -2837,8 +2838,9 @@ begin
             when 'canceled' then 'CANCELED'
             when 'failed' then
               case
-                when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED') or queue.attempt >= queue.max_attempts then
-                  'DEAD_LETTERED'
+                when outcome.more ->> 'failure_kind' in ('TERMINAL', 'PANICKED')
+                  or queue.attempt >= queue.max_attempts
+                  then 'DEAD_LETTERED'
                 else 'PENDING'
               end
             else 'PENDING'
