@@ -251,15 +251,15 @@ begin
       when num_nonnulls(
         queue.checkpoint, queue.progress_done, queue.progress_total, queue.traceparent, queue.workflow_run_id
       ) > 0 then (
-        jsonb_strip_nulls(jsonb_build_object(
+        jsonb_build_object(
           'progress_done', queue.progress_done,
           'progress_total', queue.progress_total,
           'traceparent', coalesce(queue.traceparent, (
             select run.traceparent from runledger.workflow_runs as run where run.id = queue.workflow_run_id
           )),
           'workflow_run_id', queue.workflow_run_id
-        ))
-        -- Not stripped: a null within them is one of theirs.
+        )
+        -- Left out if there is none: null is a checkpoint.
         || case
           when queue.checkpoint is null then '{}'
           else jsonb_build_object('checkpoint', queue.checkpoint)

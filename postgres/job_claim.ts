@@ -6,7 +6,16 @@
 
 import { MAX_JOB_TYPE_BYTES, RunledgerError } from "@runledger/core";
 import type { JobLease, JsonValue, WorkflowPrerequisite } from "@runledger/core";
-import { present, readBoolean, readInteger, readJson, readOptionalJson, readOptionalText, readText } from "./_rows.ts";
+import {
+  present,
+  readBoolean,
+  readInteger,
+  readJson,
+  readOptionalInteger,
+  readOptionalJson,
+  readOptionalText,
+  readText,
+} from "./_rows.ts";
 import { noteText } from "./operator_note.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -187,19 +196,9 @@ function compareClaimOrder(one: Row, other: Row): number {
     (readText(one, "job_id") < readText(other, "job_id") ? -1 : 1);
 }
 
-/** What only some jobs have. */
-interface ClaimedMore {
-  readonly checkpoint?: JsonValue;
-  readonly progress_done?: number;
-  readonly progress_total?: number;
-  readonly traceparent?: string;
-  readonly workflow_run_id?: string;
-  readonly step_key?: string;
-  readonly prerequisites?: Readonly<Record<string, WorkflowPrerequisite>> | null;
-}
-
 function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
-  const more = readOptionalJson(row, "more") as ClaimedMore | undefined;
+  // What only some jobs have.
+  const more = readOptionalJson(row, "more") as Row | undefined;
   const job: ClaimedJob = present({
     jobId: readText(row, "job_id"),
     jobType: readText(row, "job_type"),
@@ -214,19 +213,19 @@ function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
     waitedMs: Math.floor(readInteger(row, "waited_us") / 1000),
   });
   if (more === undefined) return job;
-  const { workflow_run_id: workflowRunId, step_key: stepKey, prerequisites } = more;
+  const workflowRunId = readOptionalText(more, "workflow_run_id");
   return present({
     ...job,
-    checkpoint: more.checkpoint,
-    progressDone: more.progress_done,
-    progressTotal: more.progress_total,
-    traceparent: more.traceparent,
+    checkpoint: more["checkpoint"] as JsonValue | undefined,
+    progressDone: readOptionalInteger(more, "progress_done"),
+    progressTotal: readOptionalInteger(more, "progress_total"),
+    traceparent: readOptionalText(more, "traceparent"),
     workflowRunId,
-    workflow: workflowRunId === undefined || stepKey === undefined ? undefined : {
+    workflow: workflowRunId === undefined ? undefined : {
       runId: workflowRunId,
-      stepKey,
+      stepKey: readText(more, "step_key"),
       // A step key is any text: no prototype may stand between it and its step.
-      prerequisites: Object.assign(Object.create(null), prerequisites) as Record<string, WorkflowPrerequisite>,
+      prerequisites: Object.assign(Object.create(null), more["prerequisites"]) as Record<string, WorkflowPrerequisite>,
     },
   });
 }

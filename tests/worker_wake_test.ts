@@ -354,7 +354,7 @@ Deno.test("a worker that is woken for each job does not look in between", async 
   await using _worker = startWorker(claims.db, catalog, { config: { pollIntervalMs: 10_000, leaseTtlSeconds: 60 } });
   await asleep(sql);
   for (let round = 0; round < 10; round++) {
-    // Far more than two claims take: no notification comes soon after another.
+    // Far more than a claim takes: the worker keeps up with its notifications.
     await new Promise((resolve) => setTimeout(resolve, 60));
     const before = claims.count();
     const ended = endedJobs(catalog, 1);
