@@ -2744,6 +2744,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_nestloop = off
 set jit = off
 as $fn$
 #variable_conflict use_column
@@ -2792,6 +2793,7 @@ begin
         as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
       where outcome.kind is null
         and queue.id = outcome.job_id
+        and queue.id = any (job_ids)
         -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
         and queue.lease_token = outcome.lease_token
         and queue.run_number = outcome.run_number
@@ -2833,7 +2835,7 @@ begin
     for status, next_run_at, refusal, places, release in
       with fenced as materialized (
         select
-          outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.ctid,
+          outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.id,
           case outcome.kind
             when 'canceled' then 'CANCELED'
             when 'failed' then
@@ -2859,7 +2861,7 @@ begin
           end as refusal
         from unnest(job_ids, run_numbers, attempts, lease_tokens, workflow_run_ids, kinds, mores) with ordinality
           as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
-        join runledger.job_queue as queue on queue.id = outcome.job_id
+        join runledger.job_queue as queue on queue.id = outcome.job_id and queue.id = any (job_ids)
         where (outcome.kind is not null or outcome.more ?| '{progress_done,progress_total}')
           and queue.lease_token = outcome.lease_token
           and queue.run_number = outcome.run_number
@@ -2903,7 +2905,8 @@ begin
             else held.more ->> 'error_message'
           end
         from fenced as held
-        where queue.ctid = held.ctid
+        where queue.id = held.id
+          and queue.id = any (job_ids)
           and held.refusal is null
           and held.kind is not null
         returning
