@@ -324,6 +324,9 @@ set jit = off
 as $fn$
 #variable_conflict use_column
 declare
+  last_run_number integer := run_numbers[cardinality(run_numbers)];
+  last_attempt integer := attempts[cardinality(attempts)];
+  last_lease_token uuid := lease_tokens[cardinality(lease_tokens)];
   settled_at timestamptz;
   ended_steps jsonb;
 begin
@@ -370,9 +373,9 @@ begin
         and queue.id = outcome.job_id
         and queue.id = any (job_ids)
         -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
-        and queue.lease_token = outcome.lease_token
-        and queue.run_number = outcome.run_number
-        and queue.attempt = outcome.attempt
+        and queue.lease_token = coalesce(outcome.lease_token, last_lease_token)
+        and queue.run_number = coalesce(outcome.run_number, last_run_number)
+        and queue.attempt = coalesce(outcome.attempt, last_attempt)
         and queue.workflow_run_id is not distinct from outcome.workflow_run_id
         and queue.lease_expires_at > settled_at
         and coalesce(
@@ -410,7 +413,7 @@ begin
     for status, next_run_at, refusal, places, release in
       with fenced as materialized (
         select
-          outcome.place::integer as place, outcome.run_number, outcome.attempt, outcome.kind, outcome.more, queue.id,
+          outcome.place::integer as place, queue.run_number, queue.attempt, outcome.kind, outcome.more, queue.id,
           case outcome.kind
             when 'canceled' then 'CANCELED'
             when 'failed' then
@@ -438,9 +441,9 @@ begin
           as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
         join runledger.job_queue as queue on queue.id = outcome.job_id and queue.id = any (job_ids)
         where (outcome.kind is not null or outcome.more ?| '{progress_done,progress_total}')
-          and queue.lease_token = outcome.lease_token
-          and queue.run_number = outcome.run_number
-          and queue.attempt = outcome.attempt
+          and queue.lease_token = coalesce(outcome.lease_token, last_lease_token)
+          and queue.run_number = coalesce(outcome.run_number, last_run_number)
+          and queue.attempt = coalesce(outcome.attempt, last_attempt)
           and queue.workflow_run_id is not distinct from outcome.workflow_run_id
           and (queue.lease_expires_at <= settled_at) = reaps
       ),

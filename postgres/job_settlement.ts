@@ -111,9 +111,9 @@ export async function settleJobs(
   assertDistinctJobs(leases);
   const rows = await runStatement(db, SETTLE, [
     arrayText(leases.map(({ jobId }) => jobId)),
-    arrayText(leases.map(({ runNumber }) => runNumber)),
-    arrayText(leases.map(({ attempt }) => attempt)),
-    arrayText(leases.map(({ leaseToken }) => leaseToken)),
+    evenArrayText(leases.map(({ runNumber }) => runNumber)),
+    evenArrayText(leases.map(({ attempt }) => attempt)),
+    evenArrayText(leases.map(({ leaseToken }) => leaseToken)),
     sparseArrayText(leases.map(({ workflowRunId }) => workflowRunId)),
     sparseArrayText(settlements.map(({ outcome: { kind } }) => kind === "succeeded" ? undefined : kind)),
     sparseArrayText(more),
@@ -153,6 +153,12 @@ function addReleases(
 /** Writes an array for PostgreSQL; the items are ids, numbers, words, or quoted already. */
 function arrayText(items: readonly (string | number)[]): string {
   return `{${items.join(",")}}`;
+}
+
+/** The same of items that are often equal; it ends where the last item begins to repeat. */
+function evenArrayText(items: readonly (string | number)[]): string {
+  const last = items.at(-1);
+  return arrayText(items.slice(0, items.findLastIndex((item) => item !== last) + 2));
 }
 
 /** The same of items of which some are missing; it ends with the last one that is not. */
