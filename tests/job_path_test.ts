@@ -213,6 +213,32 @@ Deno.test("claims go by priority, then due time, then id, over all types", async
   );
 });
 
+Deno.test("a small claim takes the first of many, wherever they stand", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const jobs = Array.from({ length: 300 }, (_, n) => ({
+    jobType: n % 2 === 0 ? "a" : "b",
+    priority: (n * 7) % 5,
+    nextRunAt: new Date(Date.UTC(2026, 0, 1, 0, 0, (n * 13) % 11)),
+  }));
+  const enqueued = await enqueueJobs(sql, jobs.map(request));
+  const byId = new Map(enqueued.map(({ jobId }, n) => [jobId, jobs[n] as typeof jobs[number]]));
+  const claimed: string[] = [];
+  while (claimed.length < jobs.length) {
+    const batch = await claimJobs(sql, { jobTypes: ["a", "b"], workerId: "w", limit: 20 });
+    claimed.push(...batch.map(({ jobId }) => jobId));
+  }
+  const rank = (jobId: string) => {
+    const { priority, nextRunAt } = byId.get(jobId) as typeof jobs[number];
+    return [-priority, nextRunAt.getTime()] as const;
+  };
+  const expected = [...claimed].sort((one, other) => {
+    const [a, b] = [rank(one), rank(other)];
+    return a[0] - b[0] || a[1] - b[1] || (one < other ? -1 : 1);
+  });
+  assert.deepEqual(claimed, expected);
+});
+
 Deno.test("a claim takes only the types it names", async () => {
   await using database = await openTestDatabase();
   const { sql } = database;

@@ -58,19 +58,19 @@ export const MUTANTS: readonly Mutant[] = [
     mutant(`settle: token of ${of} not compared`, "model", {
       file: CLAIM_AND_SETTLE,
       after,
-      from: "queue.lease_token = outcome.lease_token",
+      from: "queue.lease_token = coalesce(outcome.lease_token, last_lease_token)",
       to: "queue.lease_token is not null",
     }),
     mutant(`settle: attempt of ${of} not compared`, "model", {
       file: CLAIM_AND_SETTLE,
       after,
-      from: "and queue.attempt = outcome.attempt",
+      from: "and queue.attempt = coalesce(outcome.attempt, last_attempt)",
       to: "",
     }),
     mutant(`settle: run of ${of} not compared`, "model", {
       file: CLAIM_AND_SETTLE,
       after,
-      from: "and queue.run_number = outcome.run_number",
+      from: "and queue.run_number = coalesce(outcome.run_number, last_run_number)",
       to: "",
     }),
   ]),
@@ -115,9 +115,9 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   mutant("settle: successes are refused without a reason", "path", {
     file: CLAIM_AND_SETTLE,
-    after: "fenced as",
-    from: "(outcome.kind is not null or outcome.more ?| '{progress_done,progress_total}')",
-    to: "outcome.kind is not null",
+    after: "with outcome as",
+    from: "or given.more ?| '{progress_done,progress_total}'",
+    to: "",
   }),
   mutant("settle: dead letter not written", "model", {
     file: CLAIM_AND_SETTLE,
@@ -176,6 +176,12 @@ export const MUTANTS: readonly Mutant[] = [
     isEverywhere: true,
   }),
   mutant("claim: lowest priority first", "model", {
+    file: CLAIM_AND_SETTLE,
+    after: "due as",
+    from: "order by queue.priority desc",
+    to: "order by queue.priority",
+  }),
+  mutant("claim: looks at the lowest priority first", "path", {
     file: CLAIM_AND_SETTLE,
     after: "candidates as",
     from: "order by candidate.priority desc",
