@@ -82,14 +82,14 @@ begin
 
   -- runledger_enqueue
   grant
-    execute on function runledger.enqueue_jobs(jsonb), runledger.enqueue_workflow_runs(jsonb)
+    execute on function runledger.enqueue_jobs(uuid[], text[], jsonb, jsonb), runledger.enqueue_workflow_runs(jsonb)
   to runledger_enqueue;
 
   -- runledger_worker
   grant
     execute on function
       runledger.new_id(),
-      runledger.enqueue_jobs(jsonb),
+      runledger.enqueue_jobs(uuid[], text[], jsonb, jsonb),
       runledger.enqueue_workflow_runs(jsonb),
       runledger.append_workflow_steps(uuid, text, uuid, text, jsonb, jsonb, jsonb),
       runledger.expire_workflow_gates(integer),

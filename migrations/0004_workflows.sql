@@ -537,7 +537,7 @@ begin
       end if;
     end if;
     if answer is null or answer ? 'existing' then
-      perform runledger.wake_workers(null);
+      perform runledger.wake_workers(null, null);
       return answer;
     end if;
   end loop;
@@ -752,7 +752,7 @@ begin
   end loop;
   -- Who ended the steps has as many hands free again, and looks for more by itself.
   if enqueued_count > ended_count then
-    perform runledger.wake_workers(null);
+    perform runledger.wake_workers(null, null);
   end if;
   return case
     when all_steps is not null or all_runs is not null then

@@ -101,7 +101,7 @@ begin
   )) || case
     when new_output is null then '{}' else jsonb_build_object('result', jsonb_build_object('output', new_output))
   end));
-  perform runledger.wake_workers(null);
+  perform runledger.wake_workers(null, null);
   return '{"is_applied": true}';
 end
 $fn$;
@@ -166,7 +166,7 @@ begin
     return 0;
   end if;
   perform runledger.finish_workflow_steps(overdue);
-  perform runledger.wake_workers(null);
+  perform runledger.wake_workers(null, null);
   return jsonb_array_length(overdue);
 end
 $fn$;
@@ -441,7 +441,7 @@ begin
     where step.id = any (array(select added.id from jsonb_to_recordset(placements) as added (id uuid)))
       and step.status = 'CANCELED'
   ));
-  perform runledger.wake_workers(null);
+  perform runledger.wake_workers(null, null);
   return '{"is_applied": true}';
 end
 $fn$;

@@ -57,9 +57,9 @@ revoke all on function runledger.announce_sleep(text, jsonb, integer) from publi
 
 -- Wakes the workers that sleep, at the caller's commit.
 --
--- requests: an array of {job_type, next_run_at?}: only workers that want one of those that are due; null: all.
+-- wanted_types, settings: what enqueue_jobs has, for the workers that want one of those that are due; null: all workers.
 -- Locks: none; the commit of a transaction that notifies takes its turn among all such commits of the database.
-create function runledger.wake_workers(requests jsonb) returns void
+create function runledger.wake_workers(wanted_types text[], settings jsonb) returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -72,11 +72,11 @@ begin
     from runledger.sleeping_workers as sleeper
     where sleeper.sleeps_until > clock_timestamp()
       and (
-        requests is null or exists (
+        wanted_types is null or exists (
           select
-          from jsonb_array_elements(requests) as request
-          where request ->> 'job_type' = any (sleeper.job_types)
-            and coalesce((request ->> 'next_run_at')::timestamptz <= clock_timestamp(), true)
+          from rows from (unnest(wanted_types), jsonb_array_elements(settings)) as given (job_type, setting)
+          where coalesce(given.job_type, wanted_types[cardinality(wanted_types)]) = any (sleeper.job_types)
+            and coalesce((given.setting ->> 'next_run_at')::timestamptz <= clock_timestamp(), true)
         )
       )
   ) then
@@ -85,7 +85,7 @@ begin
 end
 $fn$;
 
-revoke all on function runledger.wake_workers(jsonb) from public;
+revoke all on function runledger.wake_workers(text[], jsonb) from public;
 
 comment on table runledger.sleeping_workers is
   'Workers that have nothing to do and want to be woken: who makes jobs due looks here before it notifies.';
@@ -94,5 +94,5 @@ comment on column runledger.sleeping_workers.job_types is 'What it has handlers 
 comment on column runledger.sleeping_workers.sleeps_until is 'Until when it is worth waking; it says so again before.';
 comment on function runledger.announce_sleep(text, jsonb, integer) is
   'Says that a worker sleeps, or that it is awake. Called by workers.';
-comment on function runledger.wake_workers(jsonb) is
+comment on function runledger.wake_workers(text[], jsonb) is
   'Wakes the workers that sleep and want one of these jobs. Called by whatever makes jobs due.';

@@ -6,6 +6,7 @@
 
 import { assertJobRequest, encodeJson, newId, RunledgerError } from "@runledger/core";
 import type { JobRequest, JobStatus, RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
+import { arrayText, evenArrayText, quoteItem } from "./_array_text.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
@@ -25,15 +26,20 @@ export interface EnqueuedJob {
 export const MAX_ENQUEUE_BATCH = 10_000;
 
 // locks: new rows only (see migrations/0002_enqueue.sql). index: job_queue_idempotency_unique for keyed requests.
-// null: every request became a new job.
-const ENQUEUE = "select runledger.enqueue_jobs($1::text::jsonb)::text as answer";
+// null: every request became a new job. Types are named in full: a session's temporary types come before PostgreSQL's.
+const ENQUEUE = `
+select runledger.enqueue_jobs(
+  $1::pg_catalog.text::pg_catalog.uuid[], $2::pg_catalog.text::pg_catalog.text[],
+  $3::pg_catalog.text::pg_catalog.jsonb, $4::pg_catalog.text::pg_catalog.jsonb
+)::pg_catalog.text as answer
+`;
 
 /** What runledger.enqueue_jobs answers. */
 interface EnqueueAnswer {
   readonly error?: RunledgerErrorCode;
   readonly details?: Readonly<Record<string, RunledgerErrorDetail>>;
   readonly existing?: readonly {
-    readonly ord: number;
+    readonly place: number;
     readonly job_id: string;
     readonly status: JobStatus;
     readonly run_number: number;
@@ -87,8 +93,14 @@ export async function enqueueJobs(db: Queryable, requests: readonly JobRequest[]
   if (requests.length === 0) return [];
   const jobIds = Array.from(requests, () => newId());
   // Array.from, since map would leave the holes of a sparse array in the JSON.
-  const encoded = Array.from(requests, (request, index) => encodeRequest(request, jobIds[index] as string, index));
-  const [row] = await runStatement(db, ENQUEUE, [`[${encoded.join(",")}]`], { write: true });
+  const encoded = Array.from(requests, encodeRequest);
+  const settings = encoded.map(({ settings }) => settings);
+  const [row] = await runStatement(db, ENQUEUE, [
+    arrayText(jobIds),
+    evenArrayText(requests.map(({ jobType }) => quoteItem(jobType))),
+    `[${encoded.map(({ payload }) => payload).join(",")}]`,
+    settings.every((each) => each === "{}") ? null : `[${settings.join(",")}]`,
+  ], { write: true });
   const enqueued = jobIds.map((jobId): EnqueuedJob => ({
     jobId,
     disposition: "inserted",
@@ -103,20 +115,17 @@ export async function enqueueJobs(db: Queryable, requests: readonly JobRequest[]
   if (answer.error !== undefined) {
     throw new RunledgerError(answer.error, answer.details === undefined ? {} : { details: answer.details });
   }
-  for (const { ord, job_id, status, run_number } of answer.existing ?? []) {
-    enqueued[ord] = { jobId: job_id, disposition: "existing", status, runNumber: run_number };
+  for (const { place, job_id, status, run_number } of answer.existing ?? []) {
+    enqueued[place - 1] = { jobId: job_id, disposition: "existing", status, runNumber: run_number };
   }
   return enqueued;
 }
 
-/** Writes one request as the JSON that runledger.enqueue_jobs reads; the payload is encoded once, by its own rules. */
-function encodeRequest(request: JobRequest, jobId: string, ord: number): string {
+/** Writes the payload of a request and what else it says as JSON; the payload is encoded once, by its own rules. */
+function encodeRequest(request: JobRequest, index: number): { readonly payload: string; readonly settings: string } {
   try {
     assertJobRequest(request);
-    const settings = {
-      ord,
-      id: jobId,
-      job_type: request.jobType,
+    const settings = JSON.stringify({
       organization_id: request.organizationId?.toLowerCase(),
       priority: request.priority,
       max_attempts: request.maxAttempts,
@@ -125,14 +134,11 @@ function encodeRequest(request: JobRequest, jobId: string, ord: number): string 
       idempotency_key: request.idempotencyKey,
       stage: request.stage,
       traceparent: request.traceparent,
-    };
-    return `${JSON.stringify(settings).slice(0, -1)},"payload":${encodeJson(request.payload, { field: "payload" })}}`;
+    });
+    return { payload: encodeJson(request.payload, { field: "payload" }), settings };
   } catch (error) {
     if (error instanceof RunledgerError) {
-      throw new RunledgerError(error.code, {
-        message: error.message,
-        details: { ...error.details, index: ord },
-      });
+      throw new RunledgerError(error.code, { message: error.message, details: { ...error.details, index } });
     }
     throw error;
   }

@@ -13,6 +13,7 @@ import {
   RunledgerError,
 } from "@runledger/core";
 import type { JobLease, JobOutcome, JobStatus } from "@runledger/core";
+import { arrayText, evenArrayText, quoteItem, sparseArrayText } from "./_array_text.ts";
 import { readJobStatus, readJson, readOptionalInstant, readText } from "./_rows.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable, Row } from "./queryable.ts";
@@ -150,23 +151,6 @@ function addReleases(
   }
 }
 
-/** Writes an array for PostgreSQL; the items are ids, numbers, words, or quoted already. */
-function arrayText(items: readonly (string | number)[]): string {
-  return `{${items.join(",")}}`;
-}
-
-/** The same of items that are often equal; it ends where the last item begins to repeat. */
-function evenArrayText(items: readonly (string | number)[]): string {
-  const last = items.at(-1);
-  return arrayText(items.slice(0, items.findLastIndex((item) => item !== last) + 2));
-}
-
-/** The same of items of which some are missing; it ends with the last one that is not. */
-function sparseArrayText(items: readonly (string | undefined)[]): string {
-  const length = items.findLastIndex((item) => item !== undefined) + 1;
-  return arrayText(Array.from({ length }, (_, index) => items[index] ?? "null"));
-}
-
 /**
  * Posts how one attempt ended; in a transaction, together with the side effects that the transaction holds.
  *
@@ -270,7 +254,7 @@ function encodeMore({ lease, outcome }: JobSettlement): string | undefined {
     }
   }
   if (fields.length === 0) return undefined;
-  return `"{${fields.join(",").replaceAll(/["\\]/g, "\\$&")}}"`;
+  return quoteItem(`{${fields.join(",")}}`);
 }
 
 function decodeSettled(jobId: string, row: Row): SettledJob {

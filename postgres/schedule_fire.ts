@@ -130,10 +130,11 @@ locked as materialized (
   for update of schedule skip locked
 ),
 enqueued as materialized (
-  select runledger.enqueue_jobs(jsonb_agg(jsonb_build_object(
-    'id', locked.job_id, 'job_type', locked.job_type, 'organization_id', locked.organization_id, 'stage', 'scheduled',
-    'payload', ${scheduledPayload("locked", "locked.fire_at")}
-  ))) ->> 'error' as error
+  select runledger.enqueue_jobs(
+    array_agg(locked.job_id), array_agg(locked.job_type),
+    jsonb_agg(${scheduledPayload("locked", "locked.fire_at")}),
+    jsonb_agg(jsonb_build_object('organization_id', locked.organization_id, 'stage', 'scheduled'))
+  ) ->> 'error' as error
   from locked
   where not locked.defers
   having count(*) > 0

@@ -182,13 +182,8 @@ export class SettlementBatcher {
     try {
       this.#underWay.set(statement, performance.now());
       if (!this.#options.logs.isEmpty) await this.#flushLogs();
-      const { db, answerMs, tellsRelease } = this.#options;
-      answers = await within(settleJobs(db, batch.map(settlementOf), { tellsRelease: tellsRelease() }), {
-        timeoutMs: answerMs,
-        signal: this.#over.signal,
-        late: () =>
-          new RunledgerError("db.commit_unknown", { internalMessage: "a settlement was not answered in time" }),
-      });
+      const { db, tellsRelease } = this.#options;
+      answers = await this.#answerOf(settleJobs(db, batch.map(settlementOf), { tellsRelease: tellsRelease() }));
     } catch (error) {
       this.#underWay.delete(statement);
       await this.#recover(batch, error);

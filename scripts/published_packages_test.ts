@@ -70,6 +70,7 @@ Deno.test("published: @runledger/postgres/enqueue brings the drivers and the enq
     .filter((path) => !path.startsWith("core/"))
     .sort();
   assert.deepEqual(outside, [
+    "postgres/_array_text.ts",
     "postgres/_driver.ts",
     "postgres/_driver_pglite.ts",
     "postgres/_driver_postgres_js.ts",

@@ -151,10 +151,10 @@ Deno.test("payloads are equal as jsonb: key order and the spelling of a number d
   assert.equal((await enqueueJob(sql, { ...KEYED, payload: { b: [1, 2, { d: null, c: 10 }], a: 1 } })).jobId, jobId);
   // A double has one spelling in JavaScript; another language may send another.
   const [row] = await sql<{ answer: { existing: { job_id: string }[] } }[]>`
-    select runledger.enqueue_jobs(jsonb_build_array(jsonb_build_object(
-      'ord', 0, 'id', gen_random_uuid(), 'job_type', 'a', 'idempotency_key', 'order:1',
-      'payload', '{"b": [1.0, 2, {"d": null, "c": 1e1}], "a": 1.00}'::jsonb
-    ))) as answer`;
+    select runledger.enqueue_jobs(
+      array[gen_random_uuid()], '{a}', '[{"b": [1.0, 2, {"d": null, "c": 1e1}], "a": 1.00}]',
+      '[{"idempotency_key": "order:1"}]'
+    ) as answer`;
   assert.equal(row?.answer.existing[0]?.job_id, jobId);
   const different: readonly JsonValue[] = [
     { a: 1, b: [2, 1, { c: 10, d: null }] },

@@ -796,7 +796,7 @@ Deno.test("nobody but the roles has any privilege, and the producers' only ones 
   const byRole = (role: string) => granted.filter((row) => row.role === role).map((row) => row.name);
   assert.deepEqual(byRole("public"), []);
   assert.deepEqual(byRole("runledger_enqueue"), [
-    "runledger.enqueue_jobs(jsonb)",
+    "runledger.enqueue_jobs(uuid[],text[],jsonb,jsonb)",
     "runledger.enqueue_workflow_runs(jsonb)",
   ]);
   assert(!byRole("runledger_worker").some((name) => name.startsWith("runledger.delete_finished_jobs")));
@@ -856,7 +856,7 @@ Deno.test("an enqueue cannot be hijacked by a search path, temporary objects, fu
       select count(*)::integer as count from runledger.job_queue`;
     assert.equal(count, 2);
     // The trap is a good one: a function without a fixed path walks into it.
-    await admin`alter function runledger.enqueue_jobs(jsonb) reset search_path`;
+    await admin`alter function runledger.enqueue_jobs(uuid[], text[], jsonb, jsonb) reset search_path`;
     await reserved`drop type pg_temp.uuid`;
     await assert.rejects(runledger.enqueueJob(reserved, keyed), (error) => {
       assert(isRunledgerError(error));

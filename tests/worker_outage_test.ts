@@ -8,6 +8,7 @@ import { defineJob } from "@runledger/core";
 import { claimJobs, enqueueJobs } from "@runledger/postgres";
 import { JobCatalog, Supervisor } from "@runledger/runtime";
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import postgres from "postgres";
 import { HeldJob } from "../runtime/held_job.ts";
 import { Prefetch } from "../runtime/prefetch.ts";
@@ -157,3 +158,25 @@ for (
     assert.ok(sent >= 2);
   });
 }
+
+Deno.test("a few settlements that are never answered are given up, and then no more: each has a connection", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "mute" });
+  const catalog = new JobCatalog().handle(job, () => {});
+  await catalog.sync(db.sql);
+  const mute = faultyDatabase(db.sql);
+  let sent = 0;
+  const full = gate();
+  mute.onStatement = (text) => {
+    if (!text.includes("runledger.settle_jobs(")) return undefined;
+    if (++sent === 5) full.open();
+    return new Promise<never>(() => {});
+  };
+  await enqueue(db.sql, job.request({}));
+  await using worker = startWorker(mute, catalog, { shutdownTimeoutMs: 100 });
+  await full.opened;
+  // The fifth is waited for, however long its lease lasts.
+  await delay(2500);
+  assert.equal(sent, 5);
+  await worker.stop();
+});

@@ -308,8 +308,8 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("enqueue: keys inserted in the order given", "interleaving keys", {
     file: ENQUEUE,
     after: KEYED_AFTER,
-    from: "order by fresh.job_type, fresh.organization_id, fresh.idempotency_key, fresh.ord",
-    to: "order by fresh.ord",
+    from: "order by fresh.job_type, fresh.organization_id, fresh.idempotency_key, fresh.place",
+    to: "order by fresh.place",
   }),
   mutant("enqueue: not all or nothing", "model", {
     file: ENQUEUE,
