@@ -10,6 +10,7 @@ import {
   atomically,
   completeExternalStep,
   enqueueJob,
+  enqueueJobs,
   enqueueWorkflowRun,
   JOBS_DUE_CHANNEL,
   listenTo,
@@ -164,6 +165,12 @@ Deno.test("nobody notifies unless a worker sleeps that wants the job, and the jo
   assert.equal(await notifications(sql, () => enqueue("a")), 1);
   assert.equal(await notifications(sql, () => enqueue("b")), 0, "it does not want this type");
   assert.equal(await notifications(sql, () => enqueue("a", new Date(Date.now() + 3_600_000))), 0, "it is not due");
+  const later = { nextRunAt: new Date(Date.now() + 3_600_000) };
+  const batch = (...settings: readonly { readonly jobType: string; readonly nextRunAt?: Date }[]) =>
+    notifications(sql, () => enqueueJobs(sql, settings.map((each) => ({ payload: null, ...each }))));
+  assert.equal(await batch({ jobType: "a", ...later }, { jobType: "a" }), 1, "one of two is due");
+  assert.equal(await batch({ jobType: "b" }, { jobType: "a", ...later }), 0, "what it wants is not due");
+  assert.equal(await batch({ jobType: "b" }, { jobType: "b", ...later }, { jobType: "a" }), 1, "the last one is due");
   await announceSleep(sql, { workerId, jobTypes: ["a"] });
   assert.equal(await notifications(sql, () => enqueue("a")), 0, "it is awake");
   await announceSleep(sql, { workerId, jobTypes: ["a"], sleepMs: 1 });
