@@ -10,7 +10,7 @@ import type { ClaimedJob, Queryable } from "@runledger/postgres";
 import { ClaimPlan } from "./claim_plan.ts";
 import type { JobsConfig } from "./config.ts";
 import type { Logger } from "./logger.ts";
-import { runLoop, Waker, within } from "./loop.ts";
+import { nextTurn, runLoop, Waker, within } from "./loop.ts";
 import { WakeUps } from "./wake_ups.ts";
 
 /** How far ahead jobs are claimed: those that are likely to start within this time, in milliseconds. */
@@ -77,6 +77,8 @@ export interface ClaimLoopOptions {
   readonly typesUnderWay: () => Iterable<string>;
   /** Takes jobs on, with the time before which their leases were not given, by `performance.now()`. */
   readonly onClaimed: (claimed: readonly ClaimedJob[], sentAt: number) => void;
+  /** Starts what was taken on, as far as there are slots. */
+  readonly start: () => void;
 }
 
 /** Claims for free slots, and for a few more that are about to be free. */
@@ -214,11 +216,10 @@ export class ClaimLoop {
 
   /** Claims once; gives how long to wait then, in milliseconds, or nothing for the interval between polls. */
   async #claim(): Promise<number | void> {
+    const { db, config, endSignal, jobTypes, typesUnderWay, onClaimed, start } = this.#options;
     const room = await this.#roomToClaim();
-    if (room === 0) return;
-    const { db, config, endSignal, jobTypes, typesUnderWay, onClaimed } = this.#options;
-    const planned = this.#plan.next(jobTypes(), room, typesUnderWay());
-    if (planned === undefined) return;
+    const planned = room === 0 ? undefined : this.#plan.next(jobTypes(), room, typesUnderWay());
+    if (planned === undefined) return start();
     const { workerId } = config;
     const { jobTypes: wanted, limit, cursor } = planned;
     const sentAt = performance.now();
@@ -231,6 +232,7 @@ export class ClaimLoop {
         return claimed.length;
       },
     );
+    if (this.#fullClaims > 0) void this.#startSoon();
     // An answer that comes later than its leases last is of no use, but must not stop the loop.
     const count = await within(claim, {
       timeoutMs: this.#leaseMs,
@@ -246,9 +248,22 @@ export class ClaimLoop {
       this.#claimMs += (this.#foundAt - sentAt - this.#claimMs) / 8;
     }
     this.#fullClaims = isMore ? this.#fullClaims + 1 : 0;
-    if (!isMore) return await this.#pause();
+    if (!isMore) {
+      start();
+      return await this.#pause();
+    }
     if (this.#fullClaims >= BUSY_FROM) this.#getBusy();
     return 0;
+  }
+
+  /**
+   * Starts the jobs of a full claim when the next one has left: the database finds more of them while this process runs
+   * handlers. Drivers send what is small in the next turn of the event loop, and begin to do so in this one.
+   */
+  async #startSoon(): Promise<void> {
+    await nextTurn();
+    await nextTurn();
+    this.#options.start();
   }
 
   #getBusy(): void {
@@ -293,6 +308,7 @@ export class ClaimLoop {
     while (!this.#options.stopSignal.aborted) {
       const room = this.#room();
       if (room > 0) return room;
+      this.#options.start();
       await this.#capacity.wait();
     }
     return 0;

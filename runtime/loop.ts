@@ -46,6 +46,12 @@ export class Waker {
   }
 }
 
+/** Waits for the next turn of the event loop; not at all where there is no setImmediate. */
+export function nextTurn(): Promise<void> {
+  const { setImmediate } = globalThis as { readonly setImmediate?: (callback: () => void) => unknown };
+  return new Promise((resolve) => setImmediate === undefined ? resolve() : void setImmediate(resolve));
+}
+
 /** How a loop runs. */
 export interface LoopOptions {
   /** What it is called in logs. */

@@ -115,6 +115,7 @@ class Worker {
       }),
       typesUnderWay: () => this.#typesUnderWay(),
       onClaimed: (claimed, sentAt) => this.#accept(claimed, sentAt),
+      start: () => this.#startPrefetched(),
     });
     this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
     this.#logs = new JobLogBuffer(db, this.#logger, this.#leaseMs / 3);
@@ -201,7 +202,6 @@ class Worker {
     }
     this.#announcer.telemetry.claimed(claimed.length);
     if (claimed.length > 0) this.#watch.expect(leaseUntil);
-    this.#startPrefetched();
     if (this.#prefetch.size > 0) this.#watch.expect(this.#prefetch.deadline(now));
   }
 

@@ -11,7 +11,7 @@ import fc from "fast-check";
 import assert from "node:assert/strict";
 import { z } from "zod";
 import { openTestDatabase } from "./support/database.ts";
-import { endedJobs, enqueue, gate, startWorker } from "./support/worker_harness.ts";
+import { endedJobs, enqueue, faultyDatabase, gate, startWorker } from "./support/worker_harness.ts";
 
 /** How a handler of the property behaves. */
 const BEHAVIOURS: Readonly<Record<string, () => unknown>> = {
@@ -83,6 +83,27 @@ Deno.test("claiming ahead starts no handler early, and wastes no claim", async (
   assert.equal(most, 5);
   const [row] = await db.sql`select count(*)::integer as claims from runledger.job_events where event_type = 'LEASED'`;
   assert.equal(row?.claims, jobs);
+});
+
+Deno.test("the jobs of a full claim start when the next one is on its way", async () => {
+  await using db = await openTestDatabase();
+  const job = defineJob({ type: "piped" });
+  const seen: string[] = [];
+  const catalog = new JobCatalog().handle(job, () => {
+    seen.push("job");
+  });
+  await catalog.sync(db.sql);
+  await enqueueJobs(db.sql, Array.from({ length: 5 }, () => job.request(null)));
+  const watched = faultyDatabase(db.sql);
+  watched.onStatement = (text) => {
+    if (text.includes("runledger.claim_jobs(")) seen.push("claim");
+    return undefined;
+  };
+  const ended = endedJobs(catalog, 5);
+  await using worker = startWorker(watched, catalog, { config: { maxGlobalConcurrency: 10, claimBatchSize: 2 } });
+  await ended;
+  await worker.stop();
+  assert.deepEqual(seen.slice(0, 7), ["claim", "claim", "job", "job", "claim", "job", "job"]);
 });
 
 Deno.test("a handler of many jobs runs on every slot at once", async () => {
