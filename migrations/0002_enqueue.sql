@@ -57,7 +57,8 @@ begin
       from rows from (
         unnest(job_ids), unnest(job_types), jsonb_array_elements(payloads), jsonb_array_elements(settings)
       ) as given (id, job_type, payload, setting)
-      join defined on defined.job_type = coalesce(given.job_type, last_job_type)
+      -- All types are defined, or nothing is inserted; a job without any is refused by the table.
+      left join defined on defined.job_type = coalesce(given.job_type, last_job_type)
       where (select undefined.job_types from undefined) is null
       returning id, stage
     ),

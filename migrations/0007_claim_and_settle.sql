@@ -173,8 +173,8 @@ begin
     select queue.ctid, queue.job_type, queue.priority, queue.next_run_at, queue.id
     from runledger.job_queue as queue
     where queue.ctid = any (array(select candidates.ctid from candidates))
-      -- Asked of the row as rivals left it: a job without a lease and an end is PENDING. Naming the status would let the
-      -- index of pending jobs be chosen.
+      -- Without a lease and an end a job is PENDING; naming the status would let the index of pending jobs be chosen. Not
+      -- every release of PostgreSQL drops a row by itself that a rival has moved meanwhile.
       and queue.lease_token is null
       and queue.finished_at is null
       and queue.next_run_at <= statement_timestamp()

@@ -51,7 +51,7 @@ const MAX_VAIN_GAP_MS = 64;
 export interface WorkerLoad {
   /** That take a slot. */
   readonly running: number;
-  /** Claimed, waiting for a slot. */
+  /** Claimed, waiting for a slot or to be started. */
   readonly prefetched: number;
   /** Whose outcome has not been written. */
   readonly unsettled: number;
@@ -309,7 +309,7 @@ export class ClaimLoop {
       const room = this.#room();
       if (room > 0) return room;
       this.#options.start();
-      await this.#capacity.wait();
+      if (this.#room() === 0) await this.#capacity.wait();
     }
     return 0;
   }

@@ -12,7 +12,7 @@ import type { AttemptTelemetry } from "./telemetry.ts";
 /**
  * How far a job has come in this process.
  *
- * - `prefetched`: claimed, waits for a slot.
+ * - `prefetched`: claimed, waits for a slot, or for the next claim to leave.
  * - `running`: its handler runs, and nothing has decided how the attempt ends.
  * - `finishing`: its handler is settling it inside a transaction that has not ended. Nobody else may settle it: the row
  *   is locked by that transaction.

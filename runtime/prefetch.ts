@@ -1,5 +1,5 @@
 /**
- * Jobs that were claimed before there was a slot for them.
+ * Jobs that were claimed and have not started.
  *
  * @module
  */

@@ -27,8 +27,8 @@ const MAX_BACKOFF_MS = 5000;
 const STUCK_MS = 1000;
 
 /**
- * The most statements that may be unanswered and given up: each has a connection, which a dead one does not give back, and
- * one that waits for a lock only later.
+ * The most statements that may be given up, those included that are under way: each has a connection, which a dead one does
+ * not give back, and one that waits for a lock only later.
  */
 const MAX_GIVEN_UP = 4;
 
@@ -211,7 +211,9 @@ export class SettlementBatcher {
       if (isLate) this.#givenUp--;
     };
     statement.then(onAnswer, onAnswer);
-    const timeoutMs = this.#givenUp < MAX_GIVEN_UP ? this.#options.answerMs : Infinity;
+    const isOneTooMany = this.#givenUp + this.#underWay.size > MAX_GIVEN_UP;
+    if (isOneTooMany) this.#options.logger.error("too many writes of outcomes are not answered; waiting for this one");
+    const timeoutMs = isOneTooMany ? Infinity : this.#options.answerMs;
     return within(statement, { timeoutMs, signal: this.#over.signal, late });
   }
 

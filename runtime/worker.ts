@@ -65,7 +65,7 @@ class Worker {
   readonly #attempts = new Map<string, HeldJob>();
   /** Whether a next attempt waits until it is known how the one before ended. */
   #isAttemptWaiting = false;
-  /** Claimed and waiting for a slot. */
+  /** Claimed and waiting for a slot, or for the next claim to leave. */
   readonly #prefetch: Prefetch;
 
   readonly #claims: ClaimLoop;
@@ -115,7 +115,7 @@ class Worker {
       }),
       typesUnderWay: () => this.#typesUnderWay(),
       onClaimed: (claimed, sentAt) => this.#accept(claimed, sentAt),
-      start: () => this.#startPrefetched(),
+      start: () => this.#startClaimed(),
     });
     this.#announcer = new Announcer(options.catalog, this.#logger, this.#config.workerId);
     this.#logs = new JobLogBuffer(db, this.#logger, this.#leaseMs / 3);
@@ -202,7 +202,11 @@ class Worker {
     }
     this.#announcer.telemetry.claimed(claimed.length);
     if (claimed.length > 0) this.#watch.expect(leaseUntil);
-    if (this.#prefetch.size > 0) this.#watch.expect(this.#prefetch.deadline(now));
+  }
+
+  #startClaimed(): void {
+    this.#startPrefetched();
+    if (this.#prefetch.size > 0) this.#watch.expect(this.#prefetch.deadline(performance.now()));
   }
 
   #startPrefetched(): void {

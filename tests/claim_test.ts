@@ -43,8 +43,9 @@ Deno.test("no job is lost to a cursor, wherever it turns up, and each is claimed
     fc.asyncProperty(
       fc.array(fc.record({ jobs, limit: fc.integer({ min: 1, max: 8 }) }), { minLength: 1, maxLength: 6 }),
       fc.integer({ min: 0, max: 20 }),
-      async (rounds, floorSecond) => {
-        const cursor = createClaimCursor();
+      fc.integer({ min: 0, max: 2 }),
+      async (rounds, floorSecond, reach) => {
+        const cursor = Object.assign(createClaimCursor(), { reach, wideClaims: 8 });
         const next_run_at = new Date(EPOCH + floorSecond * 1000).toISOString();
         holdPosition(cursor, [{ job_type: "a", priority: 0, next_run_at }, {
           job_type: "b",
@@ -128,7 +129,7 @@ Deno.test("a cursor whose time is over, or that was made for other types, hides 
   const { sql } = database;
   const [first] = await enqueueJobs(sql, [request({ nextRunAt: new Date(EPOCH) }), request()]);
   const floors = [{ job_type: "a", priority: 0, next_run_at: new Date(EPOCH + 1000).toISOString() }];
-  for (const change of [{ rescan_at: "2000-01-01T00:00:00Z" }, { job_types: '["a"]' }]) {
+  for (const change of [{ rescan_at: "2000-01-01T00:00:00Z" }, { job_types: ["a"] }]) {
     const cursor = createClaimCursor();
     holdPosition(cursor, floors);
     cursor.position = JSON.stringify({ ...JSON.parse(cursor.position ?? "{}"), ...change });
@@ -183,6 +184,20 @@ Deno.test("a claim looks past the jobs that a rival is claiming", async () => {
     assert.equal((await claimJobs(rival, { ...TYPES, limit: 1000 })).length, 1000);
     assert.equal((await claimJobs(sql, { ...TYPES, limit: 1 })).length, 1);
   });
+});
+
+Deno.test("however many rivals held, a short claim says that there is nothing else", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const cursor = createClaimCursor();
+  await enqueueJobs(sql, Array.from({ length: 2000 }, () => request({ nextRunAt: new Date(EPOCH + 1000) })));
+  await sql.begin(async (rival) => {
+    for (let n = 0; n < 2; n++) await claimJobs(rival, { ...TYPES, limit: 1000 });
+    assert.deepEqual(await claimJobs(sql, { ...TYPES, limit: 1, cursor }), []);
+  });
+  await enqueueJobs(sql, [request({ nextRunAt: new Date(EPOCH) })]);
+  holdPosition(cursor, [{ job_type: "a", priority: 0, next_run_at: new Date(EPOCH + 1000).toISOString() }]);
+  assert.equal((await claimJobs(sql, { ...TYPES, limit: 2, cursor })).length, 1);
 });
 
 Deno.test("a claim that rivals forced to look again makes the next ones of its cursor look that far at once", async () => {

@@ -1,3 +1,5 @@
+import { newId } from "@runledger/core";
+import type { JobRequest } from "@runledger/core";
 import assert from "node:assert/strict";
 import {
   appendJobLogs,
@@ -47,6 +49,58 @@ Deno.test("a job goes from enqueue over a claim to success, and its ledger tells
   const { items: [attempt, ...others] } = await listJobAttempts(sql, jobId, ALL);
   assert.equal(others.length, 0);
   assert.deepEqual([attempt?.attempt, attempt?.workerId, attempt?.closedBy], [1, "w", "SUCCEEDED"]);
+});
+
+Deno.test("each job of a batch gets what its own request says, with a key among them or without", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const organizationId = newId();
+  const nextRunAt = new Date(Date.UTC(2099, 0, 1));
+  for (const key of [undefined, "only"]) {
+    const requests: readonly JobRequest[] = [
+      { jobType: "a", payload: null },
+      { jobType: "b", payload: [1], priority: 7, organizationId },
+      { jobType: "a", payload: "2", maxAttempts: 9, nextRunAt, ...(key === undefined ? {} : { idempotencyKey: key }) },
+      { jobType: "a", payload: { n: 3 }, timeoutSeconds: 77 },
+      { jobType: "a", payload: false },
+    ];
+    const enqueued = await enqueueJobs(sql, requests);
+    for (const [index, { jobId, disposition }] of enqueued.entries()) {
+      const asked = requests[index] as JobRequest;
+      const job = await getJob(sql, jobId, ALL);
+      assert(job !== undefined && disposition === "inserted");
+      assert.deepEqual(
+        [job.jobType, job.payload, job.organizationId, job.priority, job.maxAttempts, job.timeoutSeconds],
+        [
+          asked.jobType,
+          asked.payload,
+          asked.organizationId,
+          asked.priority ?? 0,
+          asked.maxAttempts ?? 3,
+          asked.timeoutSeconds ?? 30,
+        ],
+      );
+      assert.equal(job.nextRunAt.getTime() === nextRunAt.getTime(), asked.nextRunAt !== undefined);
+      assert.equal(job.idempotencyKey, asked.idempotencyKey);
+    }
+  }
+});
+
+Deno.test("what a caller in SQL leaves out is refused, and nothing is enqueued", async () => {
+  await using database = await openTestDatabase();
+  const { sql } = database;
+  const id = newId();
+  for (const key of [null, '[{"idempotency_key": "k"}]']) {
+    for (
+      const [types, payloads] of [["{}", "[1]"], [null, "[1]"], ["{a}", "[]"], ["{a}", null]] as const
+    ) {
+      const answer = await sql`
+        select runledger.enqueue_jobs(array[${id}::uuid], ${types}::text[], ${payloads}::text::jsonb, ${key}::text::jsonb) as it`
+        .then(([row]) => row?.["it"]?.error, (error) => error.code);
+      assert.ok(["23502", "job.definition_not_found_or_disabled"].includes(answer), `${types} ${payloads}: ${answer}`);
+    }
+  }
+  assert.equal(await getJob(sql, id, ALL), undefined);
 });
 
 Deno.test("a failure is retried after its delay while attempts remain, then dead-lettered with its payload", async () => {

@@ -120,7 +120,7 @@ async function callAll(session: ExplainingSession, round: string): Promise<void>
   const jobs = [...await session.explain("claimJobs", () => claimJobs(sql, { ...worker, limit: 200 }))];
   const cursor = createClaimCursor();
   cursor.position = JSON.stringify({
-    job_types: JSON.stringify(worker.jobTypes),
+    job_types: worker.jobTypes,
     rescan_at: "2100-01-01T00:00:00Z",
     floors: [{ job_type: "a", priority: 1000, next_run_at: new Date(0), id: "00000000-0000-0000-0000-000000000000" }],
   });
