@@ -371,6 +371,7 @@ begin
         as outcome (job_id, run_number, attempt, lease_token, workflow_run_id, kind, more, place)
       where outcome.kind is null
         and queue.id = outcome.job_id
+        -- Said twice: with nested loops off, this is how the jobs are found.
         and queue.id = any (job_ids)
         -- A job has a token only while it is LEASED; naming the status would let the index of leases be chosen.
         and queue.lease_token = coalesce(outcome.lease_token, last_lease_token)
