@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isRunledgerError } from "@runledger/core";
+import { isRunledgerError, RunledgerError } from "@runledger/core";
 import type { JobCompletion, JobOutcome, JsonValue } from "@runledger/core";
 import { appendJobLogs, recordJobProgress, settleJob } from "@runledger/postgres";
 import type {
@@ -20,6 +20,7 @@ import { successOf } from "./execution.ts";
 import type { RegisteredJob } from "./job_handler.ts";
 import type { HeldJob } from "./held_job.ts";
 import type { JobLogBuffer } from "./job_log_buffer.ts";
+import { within } from "./loop.ts";
 
 /**
  * Settles the job inside the transaction that it is called in. Call it once, last; return what it gives.
@@ -72,7 +73,8 @@ export interface JobContext<Output = JsonValue | void> {
    *
    * @param update Progress, checkpoint or both.
    * @throws {RunledgerError} `job.lease_owner_mismatch` when the lease is lost, which also aborts the signal;
-   * `job.invalid_progress`; `job.invalid_payload` for a checkpoint that is not JSON; `db.*` codes.
+   * `job.invalid_progress`; `job.invalid_payload` for a checkpoint that is not JSON; `db.commit_unknown` when the
+   * database has not answered for as long as a lease lasts; other `db.*` codes; the signal's reason when it aborts first.
    * @throws {TypeError} When the job was finished inside a transaction: the record would wait for that transaction.
    */
   progress(update: JobProgressUpdate): Promise<void>;
@@ -103,7 +105,8 @@ export interface JobContext<Output = JsonValue | void> {
    * @typeParam Tx What the driver gives for a transaction: annotate the parameter with it.
    * @param fn What to do. Use `tx` for every statement that belongs to it.
    * @returns What the function gave.
-   * @throws Whatever the function threw; `job.lease_owner_mismatch` or the signal's reason; `db.*` codes.
+   * @throws Whatever the function threw; `job.lease_owner_mismatch` or the signal's reason, for which a transaction that
+   * has not begun is not waited for; `db.*` codes.
    *
    * @example
    * ```ts ignore
@@ -144,6 +147,8 @@ export interface JobContextTools {
   readonly db: Queryable;
   readonly workerId: string;
   readonly logs: JobLogBuffer;
+  /** How long a record of progress may go unanswered, in milliseconds: drivers may lose a statement. */
+  readonly answerMs: number;
   /** Whether anybody wants to hear what the end of a step led to. */
   readonly tellsRelease: () => boolean;
   /** The database said that the lease is gone. */
@@ -233,10 +238,13 @@ class AttemptContext implements JobContext<unknown> {
 
   async progress(update: JobProgressUpdate): Promise<void> {
     this.#assertUnfinished("progress");
+    const job = this.#job;
+    const { db, answerMs, onLeaseLost } = this.#tools;
+    const late = () => job.abortReason ?? unansweredError();
     try {
-      await recordJobProgress(this.#tools.db, this.#job.claim, update);
+      await within(recordJobProgress(db, job.claim, update), { timeoutMs: answerMs, signal: job.signal, late });
     } catch (error) {
-      if (isRunledgerError(error, "job.lease_owner_mismatch")) this.#tools.onLeaseLost(this.#job);
+      if (isRunledgerError(error, "job.lease_owner_mismatch")) onLeaseLost(job);
       throw error;
     }
     this.#progressDone = update.progress?.done ?? this.#progressDone;
@@ -257,7 +265,7 @@ class AttemptContext implements JobContext<unknown> {
     let lines: readonly JobLogEntry[] = [];
     const onTaken = (taken: readonly JobLogEntry[]) => lines = taken;
     try {
-      const result = await atomicallyAnnounced(this.#tools.db, async (tx) => {
+      const result = await this.#begin(async (tx) => {
         const value = await fn(tx as Tx, async (output) => {
           if (finishing !== undefined) throw new TypeError("finish was called twice: a job is settled once");
           finishing = this.#finish(tx, output, onTaken);
@@ -292,6 +300,20 @@ class AttemptContext implements JobContext<unknown> {
     }
   }
 
+  /** Runs a transaction. Until it begins, nothing has happened, and an abort ends the wait: a pool may be empty for long. */
+  #begin<Result>(fn: (tx: Queryable) => Promise<Result>): Promise<Result> {
+    const job = this.#job;
+    const giveUp = new AbortController();
+    const onAbort = () => giveUp.abort();
+    job.signal.addEventListener("abort", onAbort, { once: true });
+    const begun = atomicallyAnnounced(this.#tools.db, (tx) => {
+      job.signal.removeEventListener("abort", onAbort);
+      return job.abortReason === undefined ? fn(tx) : Promise.reject(job.abortReason);
+    });
+    const late = () => job.abortReason ?? unansweredError();
+    return within(begun, { timeoutMs: Infinity, signal: giveUp.signal, late });
+  }
+
   async #finish(
     tx: Queryable,
     returned: unknown,
@@ -318,4 +340,8 @@ class AttemptContext implements JobContext<unknown> {
       throw new TypeError(`${method} was called after the job was finished in a transaction`);
     }
   }
+}
+
+function unansweredError(): RunledgerError {
+  return new RunledgerError("db.commit_unknown", { internalMessage: "a write was not answered in time" });
 }

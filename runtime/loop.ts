@@ -118,7 +118,7 @@ function jittered(intervalMs: number): number {
 
 /** For how long a promise is waited for. */
 export interface WaitLimit {
-  /** In milliseconds. */
+  /** In milliseconds; for ever above {@linkcode MAX_TIMER_MS}. */
   readonly timeoutMs: number;
   /** Ends the wait too. */
   readonly signal?: AbortSignal;
@@ -140,7 +140,7 @@ export function within<T>(promise: Promise<T>, limit: WaitLimit): Promise<T> {
       end();
       reject(late());
     };
-    const timer = setTimeout(giveUp, Math.min(Math.max(timeoutMs, 0), MAX_TIMER_MS));
+    const timer = timeoutMs <= MAX_TIMER_MS ? setTimeout(giveUp, Math.max(timeoutMs, 0)) : undefined;
     const end = () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", giveUp);

@@ -133,6 +133,7 @@ class Worker {
       db,
       workerId: this.#config.workerId,
       logs: this.#logs,
+      answerMs: this.#leaseMs,
       tellsRelease: () => this.#announcer.tellsRelease,
       onLeaseLost: (job) => this.#lose(job, "the database refused a write of its handler"),
       onSettledInTransaction: (job, outcome, answer) => {

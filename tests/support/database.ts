@@ -18,18 +18,13 @@ export interface TestDatabase extends AsyncDisposable {
   readonly sql: postgres.Sql;
 }
 
-/**
- * Opens a database with the job types `a` and `b` defined, three attempts each; `isCutOff` for tests that end its
- * connections.
- */
+/** Opens a database with the job types `a` and `b` defined, three attempts each. */
 export async function openTestDatabase(
-  options: { readonly max?: number; readonly checks?: boolean; readonly isCutOff?: boolean } = {},
+  options: { readonly max?: number; readonly checks?: boolean } = {},
 ): Promise<TestDatabase> {
   const database = await createEphemeralDatabase();
   // A pool that ends while it connects leaves its connect timer behind, which the sanitizers then see in a later test.
-  // A connection that is cut off while it asks for array types rejects a promise that nobody has; but one that does not
-  // ask is never reserved.
-  const settings = { max: options.max ?? 4, connect_timeout: 0, fetch_types: !options.isCutOff, onnotice: () => {} };
+  const settings = { max: options.max ?? 4, connect_timeout: 0, onnotice: () => {} };
   const sql = postgres(database.url, settings);
   await upsertJobDefinitions(sql, ["a", "b"].map(testDefinition));
   return {
