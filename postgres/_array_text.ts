@@ -11,8 +11,17 @@ export function arrayText(items: readonly (string | number)[]): string {
 
 /** The same of items that are often equal; it ends where the last item begins to repeat. */
 export function evenArrayText(items: readonly (string | number)[]): string {
+  return arrayText(withoutRepeats(items));
+}
+
+/** The same of items that may hold anything. */
+export function evenQuotedArrayText(items: readonly string[]): string {
+  return arrayText(withoutRepeats(items).map(quoteItem));
+}
+
+function withoutRepeats<Item>(items: readonly Item[]): readonly Item[] {
   const last = items.at(-1);
-  return arrayText(items.slice(0, items.findLastIndex((item) => item !== last) + 2));
+  return items.slice(0, items.findLastIndex((item) => item !== last) + 2);
 }
 
 /** The same of items of which some are missing; it ends with the last one that is not. */

@@ -186,7 +186,8 @@ export async function claimJobs(db: Queryable, options: ClaimJobsOptions): Promi
     );
     const [first, ...jobs] = rows;
     if (first === undefined) throw new RunledgerError("db.unexpected_result");
-    for (const row of jobs.sort(compareClaimOrder)) claimed.push(decodeClaimedJob(row, leaseToken));
+    const taken = jobs.map((row) => decodeTakenJob(row, leaseToken));
+    for (const { job } of taken.sort(compareClaimOrder)) claimed.push(job);
     const told = readJson(first, "more") as Row;
     if (cursor !== undefined) cursor.position = readOptionalText(told, "position");
     if (claimed.length >= limit) break;
@@ -208,20 +209,31 @@ export function assertLeaseMs(leaseMs: number): void {
   }
 }
 
-/** By priority, highest first, then by due time, then by id. */
-function compareClaimOrder(one: Row, other: Row): number {
-  return readInteger(other, "priority") - readInteger(one, "priority") ||
-    readInteger(other, "waited_us") - readInteger(one, "waited_us") ||
-    (readText(one, "job_id") < readText(other, "job_id") ? -1 : 1);
+/** A claimed job, and for how long it was due to the microsecond, which puts jobs of one batch in order. */
+interface TakenJob {
+  readonly job: ClaimedJob;
+  readonly waitedUs: number;
 }
 
-function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
+/** By priority, highest first, then by due time, then by id. */
+function compareClaimOrder(one: TakenJob, other: TakenJob): number {
+  return other.job.priority - one.job.priority || other.waitedUs - one.waitedUs ||
+    (one.job.jobId < other.job.jobId ? -1 : 1);
+}
+
+function decodeTakenJob(row: Row, leaseToken: string): TakenJob {
+  const waitedUs = readInteger(row, "waited_us");
+  return { job: decodeClaimedJob(row, leaseToken, Math.floor(waitedUs / 1000)), waitedUs };
+}
+
+function decodeClaimedJob(row: Row, leaseToken: string, waitedMs: number): ClaimedJob {
+  const organizationId = readOptionalText(row, "organization_id");
   // What only some jobs have.
   const more = readOptionalJson(row, "more") as Row | undefined;
-  const job: ClaimedJob = present({
+  const job: ClaimedJob = {
     jobId: readText(row, "job_id"),
     jobType: readText(row, "job_type"),
-    organizationId: readOptionalText(row, "organization_id"),
+    ...(organizationId === undefined ? undefined : { organizationId }),
     priority: readInteger(row, "priority"),
     runNumber: readInteger(row, "run_number"),
     attempt: readInteger(row, "attempt"),
@@ -229,8 +241,8 @@ function decodeClaimedJob(row: Row, leaseToken: string): ClaimedJob {
     timeoutSeconds: readInteger(row, "timeout_seconds"),
     leaseToken,
     payload: readJson(row, "payload"),
-    waitedMs: Math.floor(readInteger(row, "waited_us") / 1000),
-  });
+    waitedMs,
+  };
   if (more === undefined) return job;
   const workflowRunId = readOptionalText(more, "workflow_run_id");
   return present({

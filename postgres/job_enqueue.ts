@@ -6,7 +6,7 @@
 
 import { assertJobRequest, encodeJson, newId, RunledgerError } from "@runledger/core";
 import type { JobRequest, JobStatus, RunledgerErrorCode, RunledgerErrorDetail } from "@runledger/core";
-import { arrayText, evenArrayText, quoteItem } from "./_array_text.ts";
+import { arrayText, evenQuotedArrayText } from "./_array_text.ts";
 import { runStatement } from "./queryable.ts";
 import type { Queryable } from "./queryable.ts";
 
@@ -97,7 +97,7 @@ export async function enqueueJobs(db: Queryable, requests: readonly JobRequest[]
   const settings = encoded.map(({ settings }) => settings);
   const [row] = await runStatement(db, ENQUEUE, [
     arrayText(jobIds),
-    evenArrayText(requests.map(({ jobType }) => quoteItem(jobType))),
+    evenQuotedArrayText(requests.map(({ jobType }) => jobType)),
     `[${encoded.map(({ payload }) => payload).join(",")}]`,
     settings.every((each) => each === "{}") ? null : `[${settings.join(",")}]`,
   ], { write: true });

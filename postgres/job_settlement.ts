@@ -123,10 +123,11 @@ export async function settleJobs(
   const results = leases.map(({ jobId }): SettledJob => ({ jobId, settled: false, code: "job.lease_owner_mismatch" }));
   for (const row of rows) {
     if (row["places"] === null) continue;
+    const settle = decodeFate(row);
     for (const place of readJson(row, "places") as readonly number[]) {
       const lease = leases[place - 1];
       if (lease === undefined) throw new RunledgerError("db.unexpected_result");
-      results[place - 1] = decodeSettled(lease.jobId, row);
+      results[place - 1] = settle(lease.jobId);
     }
   }
   const told = rows.find((row) => row["places"] === null);
@@ -201,13 +202,12 @@ export function assertDistinctJobs(leases: readonly JobLease[]): void {
   for (const lease of leases) {
     assertLease(lease);
     const { jobId } = lease;
-    if (seen.has(jobId.toLowerCase())) {
-      throw new RunledgerError("job.invalid_outcome", {
-        message: "A batch must not hold the same job twice.",
-        details: { field: "jobId", jobId },
-      });
-    }
-    seen.add(jobId.toLowerCase());
+    const { size } = seen;
+    if (seen.add(jobId.toLowerCase()).size > size) continue;
+    throw new RunledgerError("job.invalid_outcome", {
+      message: "A batch must not hold the same job twice.",
+      details: { field: "jobId", jobId },
+    });
   }
 }
 
@@ -257,17 +257,22 @@ function encodeMore({ lease, outcome }: JobSettlement): string | undefined {
   return quoteItem(`{${fields.join(",")}}`);
 }
 
-function decodeSettled(jobId: string, row: Row): SettledJob {
+/** Reads what some jobs of a batch met, and gives what each of them is told. */
+function decodeFate(row: Row): (jobId: string) => SettledJob {
   switch (row["refusal"]) {
     case null:
       break;
     case "job.invalid_progress":
-    case "job.workflow_handler_continuation_not_enabled":
-      return { jobId, settled: false, code: row["refusal"] };
+    case "job.workflow_handler_continuation_not_enabled": {
+      const code = row["refusal"];
+      return (jobId) => ({ jobId, settled: false, code });
+    }
     default:
       throw new RunledgerError("db.unexpected_result");
   }
   const nextRunAt = readOptionalInstant(row, "next_run_at");
   const status = readJobStatus(row, "status");
-  return nextRunAt === undefined ? { jobId, settled: true, status } : { jobId, settled: true, status, nextRunAt };
+  return nextRunAt === undefined
+    ? (jobId) => ({ jobId, settled: true, status })
+    : (jobId) => ({ jobId, settled: true, status, nextRunAt: new Date(nextRunAt) });
 }

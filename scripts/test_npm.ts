@@ -53,11 +53,8 @@ const MAIN_FILES = [
   /^tests\/worker_(outage|shutdown|transaction|wake)_test/,
 ];
 
-/**
- * Tests of other files that are left out: one is about Deno, and one cuts connections until, in one of twelve runs on Node,
- * postgres.js never answers a statement that was under way (docs/faults.md).
- */
-const LEFT_OUT_NAMES = "Deno process|all connections are cut again and again";
+/** Tests of other files that are left out: they are about Deno. */
+const LEFT_OUT_NAMES = "Deno process";
 
 /** What tests load by a name that is computed. */
 const OPTIONAL_PACKAGES = ["@electric-sql/pglite@0.5.16"];
