@@ -107,7 +107,7 @@ left join runledger.job_queue as queue on queue.id = input.job_id
  * @param leases The leases, no job twice; an empty list does nothing.
  * @param options How long, and whether to post it.
  * @returns One entry for each lease, in the same order.
- * @throws {RunledgerError} `job.invalid_lease_duration`; `db.*` codes.
+ * @throws {RunledgerError} `job.invalid_lease_duration`; `job.invalid_outcome` for a job that is named twice; `db.*` codes.
  */
 export async function heartbeatJobs(
   db: Queryable,
@@ -209,7 +209,7 @@ left join released on released.id = input.job_id
  * @param leases The leases, no job twice; an empty list does nothing.
  * @param options Why, for operators. @default `{ reason: "UNSTARTED_RELEASE" }`
  * @returns The ids of the jobs that were handed back.
- * @throws {RunledgerError} `db.*` codes.
+ * @throws {RunledgerError} `job.invalid_outcome` for a job that is named twice; `db.*` codes.
  */
 export async function releaseJobs(
   db: Queryable,

@@ -10,7 +10,9 @@ import {
   enqueueJob,
   enqueueJobs,
   enqueueWorkflowRun,
+  heartbeatJobs,
   reapExpiredLeases,
+  releaseJobs,
   settleJob,
   settleJobs,
 } from "@runledger/postgres";
@@ -110,6 +112,28 @@ Deno.test("a reaper knows the step of each lease, and what its end led to", asyn
   assert.deepEqual([step?.workflow, step?.status], [{ runId, stepKey: "x" }, "DEAD_LETTERED"]);
   assert.deepEqual([step?.release?.steps[0]?.stepKey, step?.release?.run?.status], ["z", "COMPLETED_WITH_ERRORS"]);
   assert.deepEqual([plain?.status, plain?.release], ["PENDING", undefined]);
+});
+
+Deno.test("a batch that names a job twice is refused before any SQL, in capitals too; a lease in capitals is one", async () => {
+  await using db = await openTestDatabase();
+  const { sql } = db;
+  await enqueueJobs(sql, [request(), request()]);
+  const [first, second] = await claim(sql);
+  assert.ok(first && second);
+  const capitals = { ...first, jobId: first.jobId.toUpperCase(), leaseToken: first.leaseToken.toUpperCase() };
+  const unreachable = { query: () => assert.fail("nothing may be sent") };
+  for (const leases of [[first, first], [first, second, capitals], [capitals, second, first]]) {
+    const refusal = { code: "job.invalid_outcome" };
+    await assert.rejects(
+      settleJobs(unreachable, leases.map((lease) => ({ lease, outcome: { kind: "succeeded" } }))),
+      refusal,
+    );
+    await assert.rejects(heartbeatJobs(unreachable, leases), refusal);
+    await assert.rejects(releaseJobs(unreachable, leases), refusal);
+  }
+  assert.deepEqual((await heartbeatJobs(sql, [capitals, second])).map(({ state }) => state), ["extended", "extended"]);
+  const settled = await settleJobs(sql, [capitals, second].map((lease) => ({ lease, outcome: { kind: "succeeded" } })));
+  assert.deepEqual(settled.map((each) => each.settled && each.status), ["SUCCEEDED", "SUCCEEDED"]);
 });
 
 Deno.test("each attempt knows where its job or run was asked for, and a key stands for the same job from elsewhere", async () => {
