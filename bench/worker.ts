@@ -97,10 +97,23 @@ interface Quantiles {
 
 const CEILING = "ceiling";
 const GRAPHILE = "graphile-worker, batched";
-const DRAINED = [CEILING, "Runledger, default", "Runledger, tuned", GRAPHILE, "pg-boss, batched"] as const;
+const DRAINED = [
+  CEILING,
+  "Runledger, default",
+  "Runledger, default, node-postgres",
+  "Runledger, tuned",
+  "Runledger, tuned, node-postgres",
+  GRAPHILE,
+  "pg-boss, batched",
+] as const;
 /** These run in Node, from the built packages. */
 const DRAINED_ON_NODE = ["Runledger, default, on Node", "Runledger, tuned, on Node"] as const;
-const TIMED = ["Runledger, default", "graphile-worker, default", "pg-boss, notify"] as const;
+const TIMED = [
+  "Runledger, default",
+  "Runledger, default, node-postgres",
+  "graphile-worker, default",
+  "pg-boss, notify",
+] as const;
 
 const DRAINS: readonly Drain[] = [
   { name: "no-op jobs, one process", handlerMs: 0, processes: 1 },

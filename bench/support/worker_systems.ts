@@ -6,8 +6,10 @@
 
 import { defineJob } from "@runledger/core";
 import { enqueueJobs, upsertJobDefinitions } from "@runledger/postgres";
+import type { Queryable } from "@runledger/postgres";
 import { JobCatalog, type JobsConfig, runWorker } from "@runledger/runtime";
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
+import pg from "pg";
 import { PgBoss } from "pg-boss";
 import postgres from "postgres";
 import { z } from "zod";
@@ -55,7 +57,21 @@ const PRODUCER_POOL_SIZE = 4;
 
 const definition = defineJob({ type: QUEUE, payload: z.object({ sentAt: z.number() }) });
 
-function runledger(config: Partial<JobsConfig>): System {
+/** A pool of connections, by the driver that Runledger is given. */
+type Pool = (url: string, max: number) => { readonly db: Queryable; end(): Promise<void> };
+
+const postgresJs: Pool = (url, max) => {
+  const sql = postgres(url, { max, onnotice: () => {} });
+  return { db: sql, end: () => sql.end() };
+};
+
+const nodePostgres: Pool = (url, max) => {
+  // As postgres.js, it keeps its connections: sessions that end would tell what they did while an idle worker is watched.
+  const pool = new pg.Pool({ connectionString: url, max, idleTimeoutMillis: 0 });
+  return { db: pool, end: () => pool.end() };
+};
+
+function runledger(config: Partial<JobsConfig>, open: Pool = postgresJs): System {
   return {
     history: "kept, with a ledger",
     tables: ["runledger.job_queue", "runledger.job_events"],
@@ -70,24 +86,24 @@ function runledger(config: Partial<JobsConfig>): System {
       await upsertJobDefinitions(sql.pool, [{ type: QUEUE, ...settings }]);
     },
     openProducer: (url) => {
-      const sql = postgres(url, { max: PRODUCER_POOL_SIZE, onnotice: () => {} });
+      const { db, end } = open(url, PRODUCER_POOL_SIZE);
       return Promise.resolve({
         enqueue: async (payloads) => {
-          await enqueueJobs(sql, payloads.map((payload) => ({ jobType: QUEUE, payload })));
+          await enqueueJobs(db, payloads.map((payload) => ({ jobType: QUEUE, payload })));
         },
-        close: () => sql.end(),
+        close: end,
       });
     },
     startWorker: (url, handler) => {
-      const sql = postgres(url, { max: POOL_SIZE, onnotice: () => {} });
+      const { db, end } = open(url, POOL_SIZE);
       const stop = new AbortController();
       const catalog = new JobCatalog().handle(definition, handler);
-      const stopped = runWorker(sql, { catalog, config, signal: stop.signal });
+      const stopped = runWorker(db, { catalog, config, signal: stop.signal });
       return Promise.resolve({
         close: async () => {
           stop.abort();
           await stopped;
-          await sql.end();
+          await end();
         },
       });
     },
@@ -222,8 +238,10 @@ const TUNED: Partial<JobsConfig> = { claimBatchSize: 500, maxGlobalConcurrency: 
 export const SYSTEMS: Readonly<Record<string, System>> = {
   "ceiling": ceiling,
   "Runledger, default": runledger({}),
+  "Runledger, default, node-postgres": runledger({}, nodePostgres),
   "Runledger, default, on Node": runledger({}),
   "Runledger, tuned": runledger(TUNED),
+  "Runledger, tuned, node-postgres": runledger(TUNED, nodePostgres),
   "Runledger, tuned, on Node": runledger(TUNED),
   "graphile-worker, batched": graphile("batched"),
   "graphile-worker, default": graphile("plain"),
