@@ -52,12 +52,12 @@ Deno.test("the worker benchmark drains, times and watches each of its systems", 
       readonly paces: readonly { readonly latency: { readonly count: number; readonly p50: number } }[];
       readonly heapBytes: readonly number[];
     };
-    assert.equal(figures.length, 10);
+    assert.equal(figures.length, 14);
     for (const { name, ratio, walBytes } of figures) {
       assert(ratio > 0 && Number.isFinite(ratio), name);
       assert(walBytes > 0, name);
     }
-    assert.equal(latencies.length, 3);
+    assert.equal(latencies.length, 4);
     for (const { idle } of latencies) assert(idle.count === 3 && Number.isFinite(idle.p99));
     assert.equal(paces.length, 2);
     for (const { latency } of paces) assert(latency.count > 0 && Number.isFinite(latency.p50));
