@@ -233,7 +233,7 @@ function decodeClaimedJob(row: Row, leaseToken: string, waitedMs: number): Claim
   const job: ClaimedJob = {
     jobId: readText(row, "job_id"),
     jobType: readText(row, "job_type"),
-    ...(organizationId === undefined ? undefined : { organizationId }),
+    ...(organizationId === undefined ? {} : { organizationId }),
     priority: readInteger(row, "priority"),
     runNumber: readInteger(row, "run_number"),
     attempt: readInteger(row, "attempt"),

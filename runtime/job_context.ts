@@ -240,7 +240,9 @@ class AttemptContext implements JobContext<unknown> {
     this.#assertUnfinished("progress");
     const job = this.#job;
     const { db, answerMs, onLeaseLost } = this.#tools;
-    const late = () => job.abortReason ?? unansweredError();
+    const late = () =>
+      job.abortReason ??
+        new RunledgerError("db.commit_unknown", { internalMessage: "progress was not answered in time" });
     try {
       await within(recordJobProgress(db, job.claim, update), { timeoutMs: answerMs, signal: job.signal, late });
     } catch (error) {
@@ -303,15 +305,15 @@ class AttemptContext implements JobContext<unknown> {
   /** Runs a transaction. Until it begins, nothing has happened, and an abort ends the wait: a pool may be empty for long. */
   #begin<Result>(fn: (tx: Queryable) => Promise<Result>): Promise<Result> {
     const job = this.#job;
-    const giveUp = new AbortController();
-    const onAbort = () => giveUp.abort();
-    job.signal.addEventListener("abort", onAbort, { once: true });
-    const begun = atomicallyAnnounced(this.#tools.db, (tx) => {
-      job.signal.removeEventListener("abort", onAbort);
-      return job.abortReason === undefined ? fn(tx) : Promise.reject(job.abortReason);
+    return new Promise((resolve, reject) => {
+      const giveUp = () => reject(job.abortReason);
+      const stopWaiting = () => job.signal.removeEventListener("abort", giveUp);
+      job.signal.addEventListener("abort", giveUp, { once: true });
+      atomicallyAnnounced(this.#tools.db, (tx) => {
+        stopWaiting();
+        return job.abortReason === undefined ? fn(tx) : Promise.reject(job.abortReason);
+      }).finally(stopWaiting).then(resolve, reject);
     });
-    const late = () => job.abortReason ?? unansweredError();
-    return within(begun, { timeoutMs: Infinity, signal: giveUp.signal, late });
   }
 
   async #finish(
@@ -340,8 +342,4 @@ class AttemptContext implements JobContext<unknown> {
       throw new TypeError(`${method} was called after the job was finished in a transaction`);
     }
   }
-}
-
-function unansweredError(): RunledgerError {
-  return new RunledgerError("db.commit_unknown", { internalMessage: "a write was not answered in time" });
 }

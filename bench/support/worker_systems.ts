@@ -66,7 +66,7 @@ const postgresJs: Pool = (url, max) => {
 };
 
 const nodePostgres: Pool = (url, max) => {
-  // As postgres.js, it keeps its connections: sessions that end would tell what they did while an idle worker is watched.
+  // It keeps its connections, as postgres.js does.
   const pool = new pg.Pool({ connectionString: url, max, idleTimeoutMillis: 0 });
   return { db: pool, end: () => pool.end() };
 };
